@@ -1,0 +1,109 @@
+"""The jobs without a notebook: python -m ltkd JOB EXPERIMENT; see JOBS below."""
+
+import argparse
+import sys
+
+from . import datasets
+from .experiments import EXPERIMENTS, OPTIONS, PROFILES, SCHEDULES, Experiment
+from .sources import DataError
+
+
+def parser() -> argparse.ArgumentParser:
+    main = argparse.ArgumentParser(
+        prog="python -m ltkd",
+        description="Build long-tailed data, train a teacher, distil a student, evaluate both.",
+    )
+    jobs = main.add_subparsers(dest="job", required=True)
+    for job, what in JOBS.items():
+        sub = jobs.add_parser(job, help=what.__doc__.splitlines()[0], description=what.__doc__)
+        sub.add_argument(
+            "experiment", help=f"{', '.join(EXPERIMENTS)}, or folder:<path> for your own images"
+        )
+        for option, kind in OPTIONS.items():
+            flag = f"--{option.replace('_', '-')}"
+            sub.add_argument(flag, type=kind, help=HELP[option], metavar=option.upper())
+        if job == "notebooks":
+            sub.add_argument("--save", action="store_true", help="save the outputs in notebooks/")
+    return main
+
+
+def build(experiment: Experiment, options: dict) -> None:
+    """Build the long-tailed data set and print its counts."""
+    data = datasets.build(experiment)
+    sizes = ", ".join(f"{len(getattr(data, split).labels):,} {split}" for split in datasets.SPLITS)
+    print(f"{experiment.built_file}: {len(data.class_names)} classes; {sizes} images; "
+          f"{data.counts.max()} to {data.counts.min()} training images a class.")  # fmt: skip
+
+
+def teacher(experiment: Experiment, options: dict) -> None:
+    """Train the teacher."""
+    _train(experiment, "teacher")
+
+
+def student(experiment: Experiment, options: dict) -> None:
+    """Distil the student, after training the teacher where it is missing."""
+    _train(experiment, "student")
+
+
+def _train(experiment: Experiment, role: str) -> None:
+    from .runs import train
+
+    train(experiment, datasets.build(experiment), role)
+
+
+def evaluate(experiment: Experiment, options: dict) -> None:
+    """Evaluate teacher and student on the test images, and write results.json."""
+    from .evaluation import table
+    from .runs import results
+
+    summary = results(experiment, datasets.build(experiment))
+    print(table({"Teacher": summary["teacher"], "Student": summary["student"]}))
+
+
+def notebooks(experiment: Experiment, options: dict) -> None:
+    """Execute the five notebooks, one after another."""
+    from .notebooks import run_all
+
+    run_all(experiment, save=options["save"])
+
+
+HELP = {
+    "epochs": "shorten the schedule, for a trial",
+    "schedule": f"one of {', '.join(SCHEDULES)}",
+    "seed": "of weights, order and augmentation",
+    "profile": f"one of {', '.join(PROFILES)}",
+    "imbalance_factor": "images of the largest class over those of the smallest",
+    "split_seed": "draws the cut, and the test images where there are no official ones",
+    "teacher_loss": "a name from losses.CLASS_LOSSES",
+    "student_loss": "a name from losses.CLASS_LOSSES",
+    "distillation": "a name from objectives.RECIPES",
+}
+JOBS = {
+    "build": build,
+    "teacher": teacher,
+    "student": student,
+    "evaluate": evaluate,
+    "notebooks": notebooks,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one job. Errors that a user can mend are one sentence, without a traceback."""
+    options = vars(parser().parse_args(arguments))
+    job, name = options.pop("job"), options.pop("experiment")
+    from .checkpoints import CheckpointError
+    from .training import TrainingError
+
+    try:
+        JOBS[job](Experiment.choose(name, **{o: options.pop(o) for o in OPTIONS}), options)
+    except (ValueError, OSError, DataError, CheckpointError, TrainingError) as error:
+        print(f"ltkd: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("ltkd: stopped; the same command goes on from here.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

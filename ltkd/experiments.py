@@ -1,0 +1,255 @@
+"""What an experiment is: one frozen dataclass, and the named experiments.
+
+Everything that changes a result is a field here. An experiment's name says how it differs from
+the named one it came from, so two different experiments never share a file.
+"""
+
+import os
+import re
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+from .schedules import SCHEDULES, Schedule
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+def home() -> Path:
+    """The folder that holds data/ and saved_model/: the project, or where LTKD_HOME points."""
+    return Path(os.environ.get("LTKD_HOME") or PROJECT)
+
+
+PROFILES = ("exponential", "step", "natural")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One data set, one way to make it long-tailed, one teacher, one student.
+
+    Choose one with `Experiment.named`, `Experiment.from_folder` or `Experiment.choose`; change a
+    field with `dataclasses.replace`.
+
+    >>> experiment = Experiment.named("cifar100-lt")
+    >>> experiment.imbalance_factor
+    100
+    >>> replace(experiment, imbalance_factor=50, seed=1).name
+    'cifar100-lt-if50-seed1'
+    """
+
+    base: str  # the named experiment, or "folder:<path>"
+    source: str  # where the images come from: a key of sources.SOURCES
+    profile: str = "exponential"  # or "step", or "natural": the data as they are
+    imbalance_factor: float = 100  # images of the largest class / of the smallest
+    split_seed: int = 0  # draws the test images where there is no official test set, and the cut
+    validation: int = 50  # images per class at most, from those that the cut leaves out
+    image_size: int = 32  # pixels, height and width
+    depth: int = 32
+    width: int = 16  # channels of the student's first stage
+    teacher_width: int = 16
+    teacher_loss: str = "cross_entropy"  # a key of losses.CLASS_LOSSES
+    student_loss: str = "balanced_softmax"
+    student_tail_loss: str | None = None  # the loss of tail images; None: student_loss for all
+    distillation: str = "image_and_patch"  # a key of distillation.RECIPES
+    schedule: Schedule = SCHEDULES["fast"]
+    seed: int = 0  # of weights, order and augmentation
+    folder: str | None = None  # the user's class folders, for source "folder"
+    expected: str = ""  # the result and run time to expect
+
+    def __post_init__(self):
+        if self.profile not in PROFILES:
+            raise ValueError(
+                f"Unknown profile {self.profile!r}; choose one of {', '.join(PROFILES)}."
+            )
+        if not self.imbalance_factor >= 1:
+            raise ValueError(f"The imbalance factor is at least 1, not {self.imbalance_factor}.")
+
+    @classmethod
+    def named(cls, name: str) -> "Experiment":
+        """Return the experiment of that name; raise ValueError, listing the names, if unknown."""
+        if name not in EXPERIMENTS:
+            known = ", ".join(EXPERIMENTS)
+            raise ValueError(
+                f"Unknown experiment {name!r}; choose one of {known}, or folder:<path> for your "
+                f"own images."
+            )
+        return EXPERIMENTS[name]
+
+    @classmethod
+    def from_folder(cls, path: str | os.PathLike, **changes) -> "Experiment":
+        """Return an experiment on the class folders under `path`, with their natural tail.
+
+        `path` holds one folder per class, or train/ and test/ with one folder per class each.
+        `changes` replace other fields: a profile and an imbalance factor cut the tail anew.
+
+        >>> Experiment.from_folder("my photos/birds").name
+        'folder-birds'
+        """
+        path = Path(path).expanduser()
+        plain = cls(f"folder:{path}", "folder", "natural", image_size=64, folder=str(path))
+        return replace(plain, **changes)
+
+    @classmethod
+    def choose(cls, name: str, **options) -> "Experiment":
+        """Return a named or folder experiment, changed as asked: the one line of the notebooks.
+
+        Parameters
+        ----------
+        name : a named experiment, or "folder:<path>"
+        options : those of OPTIONS. One that is not given, or None, is taken from the environment
+            variable LTKD_<OPTION>, where that is set. Other fields can be given too.
+
+        >>> Experiment.choose("cifar10-lt", epochs=2).name
+        'cifar10-lt-epochs2'
+        """
+        if name.startswith("folder:"):
+            experiment = cls.from_folder(name.removeprefix("folder:"))
+        else:
+            experiment = cls.named(name)
+        changes = {key: value for key, value in options.items() if value is not None}
+        for option in OPTIONS:
+            given = os.environ.get(f"LTKD_{option.upper()}")
+            if given and option not in changes:
+                changes[option] = given
+        for option, kind in OPTIONS.items():
+            if option in changes:
+                changes[option] = _parse(option, changes[option], kind)
+        plan = changes.pop("schedule", experiment.schedule.name)
+        if plan not in SCHEDULES:
+            raise ValueError(f"Unknown schedule {plan!r}; choose one of {', '.join(SCHEDULES)}.")
+        epochs = changes.pop("epochs", SCHEDULES[plan].epochs)
+        return replace(experiment, schedule=replace(SCHEDULES[plan], epochs=epochs), **changes)
+
+    @property
+    def data_name(self) -> str:
+        """The name of the built data set, data/built/<data_name>.npz."""
+        return self._stem() + self._changes(DATA_TAGS)
+
+    @property
+    def name(self) -> str:
+        """The name of the experiment's folder, saved_model/<name>/."""
+        return (
+            self.data_name
+            + self._changes(TEACHER_TAGS)
+            + self._changes(STUDENT_TAGS)
+            + self._schedule_tag()
+        )
+
+    def owner(self, role: str) -> "Experiment":
+        """The experiment that trains the role: those that differ in the student share a teacher."""
+        if role == "student":
+            return self
+        default = self.default()
+        return replace(self, **{field: getattr(default, field) for field in STUDENT_TAGS})
+
+    def model_file(self, role: str) -> Path:
+        """saved_model/<name>/<role>_model.pth, for "teacher" or "student"."""
+        return self.owner(role).model_folder / f"{role}_model.pth"
+
+    @property
+    def built_file(self) -> Path:
+        return home() / "data" / "built" / f"{self.data_name}.npz"
+
+    @property
+    def model_folder(self) -> Path:
+        return home() / "saved_model" / self.name
+
+    @property
+    def image_folder(self) -> Path:
+        """Where the panel's predefined images are."""
+        return home() / "data" / "images" / self.data_name
+
+    def as_dict(self) -> dict:
+        """All fields as plain values, for checkpoints and results."""
+        return asdict(self) | {"name": self.name}
+
+    def _stem(self) -> str:
+        if self.folder is None:
+            return self.base
+        return "folder-" + (re.sub(r"[^\w.-]+", "-", Path(self.folder).resolve().name) or "images")
+
+    def default(self) -> "Experiment":
+        """The experiment as it is named, without changes."""
+        return EXPERIMENTS.get(self.base) or Experiment.from_folder(self.folder or ".")
+
+    def _changes(self, tags: dict[str, str]) -> str:
+        default = self.default()
+        changed = [f for f in tags if getattr(self, f) != getattr(default, f)]
+        values = (f"-{tags[f]}{_plain(getattr(self, f))}" for f in changed)
+        return "".join(values)
+
+    def _schedule_tag(self) -> str:
+        name, default = self.schedule.name, self.default().schedule.name
+        plan = SCHEDULES.get(name)
+        changed = [
+            f.name
+            for f in fields(Schedule)
+            if plan and getattr(plan, f.name) != getattr(self.schedule, f.name)
+        ]
+        tag = f"-{name}" if name != default else ""
+        return tag + "".join(f"-{f}{_plain(getattr(self.schedule, f))}" for f in changed)
+
+
+def _parse(option: str, value, kind: type):
+    try:
+        return kind(value)
+    except ValueError:
+        raise ValueError(f"The option {option} cannot be {value!r}.") from None
+
+
+def _plain(value) -> str:
+    """A value as part of a file name."""
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return re.sub(r"[^\w.]+", "_", text).strip("_")
+
+
+# What can be chosen from outside, by `choose`, the environment and the command line.
+OPTIONS = {
+    "epochs": int,
+    "schedule": str,
+    "seed": int,
+    "profile": str,
+    "imbalance_factor": float,
+    "split_seed": int,
+    "teacher_loss": str,
+    "student_loss": str,
+    "distillation": str,
+}
+
+# Which fields change the data, and which the training; the tag stands in the name.
+DATA_TAGS = {
+    "profile": "",
+    "imbalance_factor": "if",
+    "split_seed": "split",
+    "validation": "validation",
+    "image_size": "px",
+}
+TEACHER_TAGS = {
+    "depth": "depth",
+    "teacher_width": "teacher_width",
+    "teacher_loss": "teacher_",
+    "seed": "seed",
+}
+STUDENT_TAGS = {
+    "width": "width",
+    "student_loss": "",
+    "student_tail_loss": "tail_",
+    "distillation": "",
+}
+
+EXPERIMENTS = {
+    e.base: e
+    for e in (
+        Experiment(
+            "digits-lt",
+            "digits",
+            imbalance_factor=50,
+            depth=8,
+            schedule=SCHEDULES["digits"],
+            expected="teacher 79.5 ± 0.1, student 89.2 ± 1.5 (seeds 0 to 2); 35 s on 2 cores",
+        ),
+        Experiment("cifar10-lt", "cifar10"),
+        Experiment("cifar100-lt", "cifar100"),
+        Experiment("stanford-cars-lt", "stanford_cars", imbalance_factor=10, image_size=64),
+        Experiment("caltech256-lt", "caltech256", imbalance_factor=10, image_size=64),
+    )
+}

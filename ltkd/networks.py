@@ -1,0 +1,115 @@
+"""Residual networks that classify every patch; an image's logits are the mean of its patches'."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class BasicBlock(nn.Module):
+    """Two 3×3 convolutions and a shortcut without parameters (He et al. 2016, option A)."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int):
+        super().__init__()
+        self.stride, self.added = stride, channels - channels_in
+        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.norm1(self.conv1(x)))
+        out = self.norm2(self.conv2(out))
+        if self.stride > 1 or self.added:
+            x = x[:, :, :: self.stride, :: self.stride]
+            x = F.pad(x, (0, 0, 0, 0, self.added // 2, self.added - self.added // 2))
+        return F.relu(out + x)
+
+
+class ResNet(nn.Module):
+    """The CIFAR ResNet of He et al. (2016) that returns patch logits.
+
+    It takes images as they are stored, uint8 or float in 0..255, and normalises them itself.
+
+    Parameters
+    ----------
+    classes : number of classes C
+    depth : 6n + 2 layers; 32 has 464,154 parameters at 10 classes
+    width : channels of the first of three stages (16 in the literature)
+    grid : the last feature map is pooled to grid × grid patches
+    classifier : "linear", or "cosine": weights and feature both scaled to length 1, and the
+        result multiplied by `scale`, as LDAM (Cao et al. 2019) wants it
+    stem_stride : stride of the first convolution; 2 for 64-pixel images
+    mean, std : per channel, in units of the full range 0..1
+
+    >>> network = ResNet(10)
+    >>> sum(p.numel() for p in network.parameters())
+    464154
+    >>> network(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 16, 10])
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        depth: int = 32,
+        width: int = 16,
+        grid: int = 4,
+        classifier: str = "linear",
+        scale: float = 30.0,
+        stem_stride: int = 1,
+        mean: tuple[float, ...] = (0.5, 0.5, 0.5),
+        std: tuple[float, ...] = (0.25, 0.25, 0.25),
+    ):
+        super().__init__()
+        if depth < 8 or (depth - 2) % 6:
+            raise ValueError(f"The depth of this ResNet is 6n + 2 (8, 14, 20, 32, …), not {depth}.")
+        if classifier not in ("linear", "cosine"):
+            raise ValueError(f"The classifier is linear or cosine, not {classifier!r}.")
+        self.settings = {
+            "classes": classes, "depth": depth, "width": width, "grid": grid,
+            "classifier": classifier, "scale": scale, "stem_stride": stem_stride,
+            "mean": list(mean), "std": list(std),
+        }  # fmt: skip
+        self.grid, self.cosine, self.scale = grid, classifier == "cosine", scale
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", 255 * torch.tensor(std).view(1, 3, 1, 1).clamp(min=1e-3))
+        self.stem = nn.Conv2d(3, width, 3, stem_stride, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(width)
+        blocks, channels = [], width
+        for stage in range(3):
+            for block in range((depth - 2) // 6):
+                stride = 2 if stage > 0 and block == 0 else 1
+                blocks.append(BasicBlock(channels, width * 2**stage, stride))
+                channels = width * 2**stage
+        self.blocks = nn.Sequential(*blocks)
+        self.classifier = nn.Linear(channels, classes, bias=not self.cosine)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) → patch logits (B, P, C), P = grid²."""
+        x = (images - self.mean) / self.std
+        x = F.relu(self.norm(self.stem(x.contiguous(memory_format=torch.channels_last))))
+        x = self.blocks(x)  # (B, F, h, w)
+        if x.shape[-1] % self.grid or x.shape[-2] != x.shape[-1]:
+            raise ValueError(
+                f"A feature map of {x.shape[-2]} × {x.shape[-1]} cannot be cut into {self.grid} × "
+                f"{self.grid} equal patches: use square images whose side fits."
+            )
+        x = F.avg_pool2d(x, x.shape[-1] // self.grid)  # (B, F, G, G)
+        features = x.flatten(2).transpose(1, 2)  # (B, P, F)
+        if not self.cosine:
+            return self.classifier(features)
+        # One length for the whole image keeps the image's cosine the mean of its patches'.
+        length = features.mean(1, keepdim=True).norm(dim=2, keepdim=True).clamp(min=1e-6)
+        return self.scale * F.linear(features / length, F.normalize(self.classifier.weight))
+
+
+def image_logits(patch_logits: Tensor) -> Tensor:
+    """Patch logits (B, P, C) → the image's logits (B, C).
+
+    The mean: average pooling and the linear classifier commute, so this is exactly what the
+    classifier says of the pooled feature.
+    """
+    return patch_logits.mean(1)

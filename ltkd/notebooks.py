@@ -1,0 +1,70 @@
+"""Executing the five notebooks from the command line."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+from .experiments import OPTIONS, PROJECT, Experiment
+from .files import write_atomically
+
+
+def run_all(experiment: Experiment, save: bool = False) -> None:
+    """Execute notebooks/01 to 05 on the experiment, with a line for each, then print the results.
+
+    Executed copies go to saved_model/<name>/notebooks/; with `save` the outputs are saved in
+    notebooks/ itself.
+    """
+    files = sorted((PROJECT / "notebooks").glob("0*.ipynb"))
+    copies = experiment.model_folder / "notebooks"
+    plan = experiment.schedule
+    chosen = {"experiment": experiment.base, "schedule": plan.name, "epochs": plan.epochs}
+    chosen |= {o: getattr(experiment, o) for o in OPTIONS if o not in chosen}
+    os.environ.update({f"LTKD_{name.upper()}": str(value) for name, value in chosen.items()})
+    os.environ["TQDM_DISABLE"] = "1"  # a bar that nobody watches only clutters the saved outputs
+    for number, file in enumerate(files, 1):
+        print(f"[{number}/{len(files)}] {file.stem} …", end=" ", flush=True)
+        start = time.perf_counter()
+        execute(file, file if save else copies / file.name)
+        print(f"{time.perf_counter() - start:.0f} s", flush=True)
+    _closing_words(experiment, PROJECT / "notebooks" if save else copies)
+
+
+def execute(file: Path, target: Path) -> None:
+    """Execute one notebook in a fresh kernel, in its own folder, and write it to `target`.
+
+    A failing cell stops it; the copy, with the error in it, is written all the same.
+    """
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(file, 4)
+    client = NotebookClient(
+        notebook,
+        timeout=None,
+        kernel_name="python3",
+        extra_arguments=["--IPKernelApp.log_level=40"],  # errors only
+        store_widget_state=False,  # GitHub's viewer stumbles over it
+        resources={"metadata": {"path": str(file.parent)}},
+    )
+    try:
+        client.execute()
+    finally:
+        for cell in notebook.cells:
+            cell.metadata.pop("execution", None)  # time stamps, different at every run
+        notebook.metadata.pop("widgets", None)
+        text = nbformat.writes(notebook) + "\n"
+        write_atomically(target, lambda out: out.write(text.encode()))
+
+
+def _closing_words(experiment: Experiment, notebooks: Path) -> None:
+    from .evaluation import table
+
+    summary = json.loads((experiment.model_folder / "results.json").read_text())
+    print(f"\nTest accuracy in percent, {experiment.name}, {summary['test_images']:,} images:\n")
+    print(table({"Teacher": summary["teacher"], "Student": summary["student"]}))
+    print(
+        f"\nModels and results: {experiment.model_folder}\n"
+        f"Executed notebooks:  {notebooks}\n"
+        f"Next: `make lab` opens the notebooks, `make app` the classifier panel."
+    )

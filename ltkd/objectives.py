@@ -1,0 +1,198 @@
+"""What a student learns from its teacher: the named recipes behind one interface.
+
+A recipe says which loss stands at image level and which at patch level, and how patches are
+weighed. A table of ablations is a loop over RECIPES.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from . import distillation
+from .longtail import class_groups
+from .losses import class_balanced_weights
+from .networks import image_logits
+
+CHOICES = {
+    "image": (None, "kd", "dkd", "bkd", "dive", "ltkd", "decoupled"),
+    "patch": (None, "kd", "decoupled"),
+    "weights": ("uniform", "informativeness", "ambiguity"),
+    "control": (None, "shuffled", "inverted"),
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a student is distilled: a loss at image level, one at patch level, or both.
+
+    The choices of the first four fields are in CHOICES. Patches are weighed by
+    distillation.patch_weights. `calibrated`: the class prior is taken out of the teacher's logits
+    first (the patch weights always do so).
+    """
+
+    image: str | None = None
+    patch: str | None = None
+    weights: str = "uniform"
+    control: str | None = None
+    calibrated: bool = True
+    image_weight: float = 1.0
+    patch_weight: float = 1.0
+    alpha: float = 1.0
+    beta_head: float = 1.0
+    beta_tail: float = 1.0
+    temperature: float = 2.0
+    head_temperature: float | None = None
+    tail_temperature: float | None = None
+
+    def __post_init__(self):
+        for field, choices in CHOICES.items():
+            if getattr(self, field) not in choices:
+                raise ValueError(
+                    f"A recipe's {field} is one of {', '.join(map(str, choices))}, "
+                    f"not {getattr(self, field)!r}."
+                )
+
+
+_BOTH = Recipe("decoupled", "decoupled", "informativeness", image_weight=0.3, patch_weight=0.1)
+
+# The published baselines take the teacher as it is.
+RECIPES = {
+    "none": Recipe(),
+    "kd": Recipe("kd", calibrated=False),
+    "dkd": Recipe("dkd", calibrated=False, temperature=4.0),
+    "bkd": Recipe("bkd", calibrated=False),
+    "dive": Recipe("dive", calibrated=False),
+    "ltkd": Recipe("ltkd", calibrated=False),
+    "calibrated_kd": Recipe("kd"),
+    "decoupled": Recipe("decoupled"),
+    "patch_kd": Recipe(patch="kd"),
+    "patch_decoupled": Recipe(patch="decoupled"),
+    "patch_informativeness": Recipe(patch="decoupled", weights="informativeness"),
+    "patch_ambiguity": Recipe(patch="decoupled", weights="ambiguity"),
+    "image_and_patch": _BOTH,
+    "uniform": replace(_BOTH, weights="uniform"),
+    "shuffled": replace(_BOTH, control="shuffled"),
+    "inverted": replace(_BOTH, control="inverted"),
+}
+
+
+def recipe_named(name: str) -> Recipe:
+    """Return the recipe of that name; raise ValueError, listing the names, if unknown."""
+    if name not in RECIPES:
+        raise ValueError(f"Unknown distillation {name!r}; choose one of {', '.join(RECIPES)}.")
+    return RECIPES[name]
+
+
+class DistillationLoss:
+    """The distillation of a recipe as named terms, to be added up.
+
+    Parameters
+    ----------
+    recipe : a key of RECIPES, or a Recipe
+    counts : training images per class, (C,)
+    head : bool (C,)
+    teacher_bias : (C,), what the class prior added to the teacher's logits (log π for a
+        cross-entropy teacher, 0 for a Balanced Softmax one). Calibrated recipes and the patch
+        weights subtract it.
+    mean_posterior : (C,), the class-balanced mean posterior of the teacher's patches, needed by
+        the weights "informativeness"
+
+    >>> loss = DistillationLoss("kd", torch.tensor([9, 1]), torch.tensor([True, False]))
+    >>> patches = torch.zeros(2, 4, 2)
+    >>> loss(patches, patches, torch.tensor([0, 1]))
+    {'kd': tensor(0.)}
+    """
+
+    def __init__(
+        self,
+        recipe: str | Recipe,
+        counts: Tensor,
+        head: Tensor,
+        teacher_bias: Tensor | None = None,
+        mean_posterior: Tensor | None = None,
+    ):
+        recipe = recipe_named(recipe) if isinstance(recipe, str) else recipe
+        if recipe.weights == "informativeness" and mean_posterior is None:
+            raise ValueError("The weights 'informativeness' need `mean_posterior`, (C,).")
+        self.recipe, self.head = recipe, head
+        self.bias = (
+            torch.zeros(len(counts), device=head.device) if teacher_bias is None else teacher_bias
+        )
+        self.mean_posterior = mean_posterior
+        self.class_weights = class_balanced_weights(counts).to(head.device)
+        groups = class_groups(counts.cpu().numpy())
+        self.thirds = [
+            torch.from_numpy(groups[g]).to(head.device) for g in ("top", "middle", "bottom")
+        ]
+
+    def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Return the terms, scalars, for patch logits (B, P, C) and labels (B,).
+
+        No gradient reaches the teacher.
+        """
+        teacher, recipe, terms = teacher.detach(), self.recipe, {}
+        target = teacher - self.bias if recipe.calibrated else teacher
+        if recipe.image:
+            values = self._image_terms(image_logits(student), image_logits(target), labels)
+            terms |= {name: recipe.image_weight * v.mean() for name, v in values.items()}
+        if recipe.patch:
+            weights = self.patch_weights(teacher)  # (B, P)
+            values = self._patch_terms(student, target)
+            terms |= {
+                f"patch_{name}": recipe.patch_weight * (weights * v).mean()
+                for name, v in values.items()
+            }
+        return terms
+
+    def patch_weights(self, teacher: Tensor) -> Tensor:
+        """The weight of every patch, (B, P), mean 1 per image, from the teacher's patch logits."""
+        recipe = self.recipe
+        if recipe.weights == "uniform":
+            return torch.ones_like(teacher[..., 0])
+        posteriors = F.softmax(teacher.detach() - self.bias, -1)
+        if recipe.weights == "informativeness":
+            scores = distillation.informativeness(posteriors, self.mean_posterior)
+        else:
+            scores = 1 - distillation.ambiguity(posteriors, self.head)
+        return distillation.patch_weights(scores, recipe.control)
+
+    def _image_terms(self, student: Tensor, teacher: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        kind, temperature = self.recipe.image, self.recipe.temperature
+        if kind == "decoupled":
+            return self._decoupled(teacher, student)
+        if kind == "dkd":
+            return {"dkd": distillation.dkd(teacher, student, labels, temperature=temperature)}
+        if kind == "bkd":
+            return {"bkd": distillation.bkd(teacher, student, self.class_weights, temperature)}
+        if kind == "dive":
+            return {"dive": distillation.dive(teacher, student, temperature=temperature)}
+        if kind == "ltkd":
+            return distillation.ltkd(teacher, student, self.thirds, temperature=temperature)
+        return {"kd": distillation.kd(teacher, student, temperature)}
+
+    def _patch_terms(self, student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
+        if self.recipe.patch == "decoupled":
+            return self._decoupled(teacher, student)
+        return {"kd": distillation.kd(teacher, student, self.recipe.temperature)}
+
+    def _decoupled(self, teacher: Tensor, student: Tensor) -> dict[str, Tensor]:
+        r = self.recipe
+        return distillation.decoupled(
+            teacher, student, self.head, r.alpha, r.beta_head, r.beta_tail,
+            r.temperature, r.head_temperature, r.tail_temperature,
+        )  # fmt: skip
+
+
+def mean_posterior(posteriors: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Average patch posteriors (N, P, C) over each class's images, then over classes: (C,).
+
+    >>> mean_posterior(torch.tensor([[[1.0, 0.0]], [[1.0, 0.0]], [[0.0, 1.0]]]),
+    ...                torch.tensor([0, 0, 1]), 2)
+    tensor([0.5000, 0.5000])
+    """
+    per_image = posteriors.mean(1)
+    share = F.one_hot(labels, classes).to(per_image)
+    share = share / share.sum(0).clamp(min=1)  # (N, C): every class's images sum to 1
+    return (share.T @ per_image).sum(0) / (share.sum(0) > 0).sum()

@@ -1,0 +1,231 @@
+"""Every figure that the notebooks show. Each function returns a matplotlib figure.
+
+Groups differ by colour and by hatch or marker, so that no figure needs colour to be read.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from .datasets import LongTailedData
+from .longtail import largest_first, spread
+
+COLOURS = dict(zip(("many", "medium", "few"), sns.color_palette("colorblind")[:3], strict=True))
+HATCH = ("", "//", "..", "xx")
+HATCHES = dict(zip(COLOURS, HATCH, strict=False))
+ROLE_STYLES = {"Teacher": ("C0", "o", "--"), "Student": ("C3", "s", "-")}
+
+
+def figure(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Draw in the project's style; close the figure, so that a notebook shows it once."""
+
+    @wraps(draw)
+    def styled(*args, **options) -> Figure:
+        style = sns.axes_style("ticks", {"axes.spines.top": False, "axes.spines.right": False})
+        palette = {"axes.prop_cycle": plt.cycler(color=sns.color_palette("colorblind"))}
+        context = sns.plotting_context("notebook", font_scale=0.9)
+        with plt.rc_context({**style, **palette, **context, "figure.dpi": 100}):
+            result = draw(*args, **options)
+            result.set_layout_engine("constrained")
+            plt.close(result)
+        return result
+
+    return styled
+
+
+@figure
+def class_counts(data: LongTailedData) -> Figure:
+    """Training images per class, largest first, with the groups and the head/tail border."""
+    order = largest_first(data.counts)
+    fig, ax = plt.subplots(figsize=(9, 3.2))
+    bars = ax.bar(range(len(order)), data.counts[order], width=0.9)
+    for bar, label in zip(bars, order, strict=True):
+        group = _group(data, label)
+        bar.set(facecolor=COLOURS[group], hatch=HATCHES[group], edgecolor="white")
+    heads = int(data.head.sum())
+    ax.axvline(heads - 0.5, color="black", linestyle=":")
+    ax.annotate("head ", (heads - 0.5, data.counts.max()), ha="right", va="top")
+    ax.annotate(" tail", (heads - 0.5, data.counts.max()), ha="left", va="top")
+    _name_classes(ax, [data.class_names[c] for c in order])
+    handles = [
+        Patch(facecolor=COLOURS[g], hatch=HATCHES[g], edgecolor="white", label=f"{g}-shot")
+        for g in COLOURS
+        if data.groups[g].any()
+    ]
+    ax.legend(handles=handles, frameon=False, loc="upper right")
+    ax.set(title=f"Training images per class: {data.name}", ylabel="images")
+    return fig
+
+
+@figure
+def examples(data: LongTailedData, columns: int = 10) -> Figure:
+    """One training image of each class, at most `columns` classes, largest first."""
+    chosen = spread(largest_first(data.counts), columns)
+    fig, axes = plt.subplots(1, len(chosen), figsize=(9, 1.7), squeeze=False)
+    for ax, label in zip(axes[0], chosen, strict=True):
+        _show(ax, data.train.images[np.flatnonzero(data.train.labels == label)[0]])
+        ax.set_title(f"{_short(data.class_names[label])}\n{data.counts[label]}", fontsize=9)
+    fig.suptitle("One training image per class, and how many the class has", fontsize=10)
+    return fig
+
+
+@figure
+def training_curves(histories: dict[str, list[dict[str, float]]]) -> Figure:
+    """Mean loss terms per epoch, one panel per model."""
+    fig, axes = plt.subplots(
+        1, len(histories), figsize=(4.5 * len(histories), 3), squeeze=False, sharex=True
+    )
+    for ax, (name, history) in zip(axes[0], histories.items(), strict=True):
+        for term, line in zip(history[0], ["-", "--", "-.", ":"] * 3, strict=False):
+            ax.plot(range(1, len(history) + 1), [e[term] for e in history], line, label=term)
+        ax.set(title=name, xlabel="epoch", ylabel="loss term", yscale="log")
+        ax.legend(frameon=False, fontsize=8)
+    return fig
+
+
+@figure
+def accuracy_by_class(scores: dict[str, dict], counts: np.ndarray) -> Figure:
+    """Per-class accuracy against the class's number of training images, one marker per class."""
+    fig, ax = plt.subplots(figsize=(7, 3.4))
+    for name, score in scores.items():
+        colour, marker, line = ROLE_STYLES.get(name, ("C7", "^", ":"))
+        values = np.array([np.nan if v is None else v for v in score["per_class"]])
+        order = largest_first(counts)
+        ax.plot(
+            np.asarray(counts)[order],
+            values[order],
+            marker,
+            color=colour,
+            linestyle=line if len(order) <= 20 else "",
+            alpha=0.75,
+            label=f"{name} ({score['all']:.1f} overall)",
+        )
+    ax.set(
+        xscale="log",
+        xlabel="training images of the class",
+        ylabel="test accuracy, %",
+        title="Rare classes are the hard ones",
+        ylim=(-4, 104),
+    )
+    ax.invert_xaxis()
+    ax.legend(frameon=False, loc="lower left")
+    return fig
+
+
+@figure
+def confusion(scores: dict[str, dict], class_names: list[str], counts: np.ndarray) -> Figure:
+    """Confusion matrices side by side: rows are true classes, largest class first."""
+    order = largest_first(counts)
+    names = [class_names[c] for c in order]
+    few = len(names) <= 20
+    fig, axes = plt.subplots(1, len(scores), figsize=(4.5 * len(scores), 4.2), squeeze=False)
+    for ax, (name, score) in zip(axes[0], scores.items(), strict=True):
+        matrix = np.array(score["confusion"], float)[np.ix_(order, order)]
+        matrix = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+        sns.heatmap(
+            matrix, ax=ax, cmap="rocket_r", vmin=0, vmax=100, square=True, cbar=False,
+            annot=len(names) <= 10, fmt=".0f", annot_kws={"fontsize": 8},
+            xticklabels=names if few else False, yticklabels=names if few else False,
+        )  # fmt: skip
+        ax.set(title=f"{name}: % of each true class", xlabel="predicted", ylabel="true class")
+    fig.colorbar(ax.collections[0], ax=axes, shrink=0.6, label="%")
+    return fig
+
+
+@figure
+def reliability(curves: dict[str, dict]) -> Figure:
+    """Accuracy against confidence; below the diagonal a model claims more than it knows."""
+    fig, ax = plt.subplots(figsize=(4.4, 3.8))
+    ax.plot([0, 1], [0, 1], color="grey", linewidth=1, label="calibrated")
+    for name, curve in curves.items():
+        colour, marker, line = ROLE_STYLES.get(name, ("C7", "^", ":"))
+        label = f"{name} (error {curve['error']:.3f})"
+        ax.plot(
+            curve["confidence"], curve["accuracy"], line, marker=marker, color=colour, label=label
+        )
+    ax.set(xlabel="confidence", ylabel="accuracy", title="Reliability", xlim=(0, 1), ylim=(0, 1.02))
+    ax.legend(frameon=False, loc="upper left", fontsize=8)
+    return fig
+
+
+@figure
+def accuracy_by_group(scores: dict[str, dict], groups: tuple[str, ...]) -> Figure:
+    """Bars of accuracy: all images, then each group that has classes."""
+    shown = [g for g in groups if next(iter(scores.values()))["groups"][g] is not None]
+    fig, ax = plt.subplots(figsize=(8, 3.2))
+    width = 0.84 / len(scores)
+    for i, (name, score) in enumerate(scores.items()):
+        values = [score["all"], *(score["groups"][g] for g in shown)]
+        position = np.arange(len(values)) + (i - (len(scores) - 1) / 2) * width
+        look = {"color": ROLE_STYLES.get(name, (f"C{i + 2}",))[0], "hatch": HATCH[i % 4]}
+        bars = ax.bar(position, values, width * 0.95, label=name, edgecolor="white", **look)
+        ax.bar_label(bars, fmt="%.1f", fontsize=7)
+    ax.set_xticks(range(len(shown) + 1), ["all", *shown])
+    ax.set(ylabel="accuracy, %", ylim=(0, 110))
+    ax.set_title("Accuracy by group", loc="left")
+    ax.legend(frameon=False, ncols=4, loc="lower right", bbox_to_anchor=(1, 1))
+    return fig
+
+
+@figure
+def image_grid(images: np.ndarray, titles: list[str], columns: int = 8, title: str = "") -> Figure:
+    """Images uint8 (N, 3, H, W) with a title each."""
+    columns = min(columns, max(1, len(images)))
+    rows = -(-max(1, len(images)) // columns)
+    fig, axes = plt.subplots(
+        rows, columns, figsize=(1.15 * columns + 0.2, 1.6 * rows + 0.2), squeeze=False
+    )
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, image, text in zip(axes.flat, images, titles, strict=False):
+        _show(ax, image)
+        ax.set_title(text, fontsize=8)
+    fig.suptitle(title, fontsize=10)
+    return fig
+
+
+@figure
+def patch_weights(images: np.ndarray, weights: np.ndarray, titles: list[str]) -> Figure:
+    """Images (N, 3, H, W) above their patch weights (N, G, G); 1 is the weight of an even share."""
+    fig, axes = plt.subplots(2, len(images), figsize=(1.4 * len(images) + 0.8, 3.4), squeeze=False)
+    side = images.shape[-1]
+    for i, (image, weight, title) in enumerate(zip(images, weights, titles, strict=True)):
+        _show(axes[0, i], image)
+        axes[0, i].set_title(title, fontsize=8)
+        _show(axes[1, i], image)
+        shown = axes[1, i].imshow(
+            weight, extent=(-0.5, side - 0.5, side - 0.5, -0.5), cmap="cividis",
+            vmin=0, vmax=max(2.0, float(weights.max())), alpha=0.75,
+        )  # fmt: skip
+        for (row, column), value in np.ndenumerate(weight):
+            cell = side / weight.shape[0]
+            ax_text = f"{value:.1f}"
+            axes[1, i].text((column + 0.5) * cell - 0.5, (row + 0.5) * cell - 0.5, ax_text,
+                            ha="center", va="center", fontsize=6, color="white")  # fmt: skip
+    fig.colorbar(shown, ax=axes[1, :], shrink=0.8, label="patch weight")
+    return fig
+
+
+def _group(data: LongTailedData, label: int) -> str:
+    return next(g for g in COLOURS if data.groups[g][label])
+
+
+def _name_classes(ax, names: list[str]) -> None:
+    if len(names) <= 20:
+        ax.set_xticks(range(len(names)), names, rotation=30 if max(map(len, names)) > 3 else 0)
+    else:
+        ax.set_xlabel(f"{len(names)} classes, largest first")
+
+
+def _show(ax, image: np.ndarray) -> None:
+    ax.imshow(image.transpose(1, 2, 0))
+    ax.axis("off")
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 10 else name[:9] + "…"

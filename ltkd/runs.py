@@ -1,0 +1,257 @@
+"""The jobs of an experiment: teacher, student, results. Notebooks and commands call these."""
+
+import os
+import platform
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from .batches import Batch, Batches, channel_statistics
+from .checkpoints import CheckpointError, load_checkpoint, save_checkpoint, versions
+from .datasets import LongTailedData
+from .evaluation import compare, evaluate, evaluate_network, predict
+from .experiments import OPTIONS, SCHEDULES, Experiment
+from .files import shown, write_atomically, write_json
+from .images import predefined_images
+from .longtail import largest_first, spread
+from .losses import ClassLoss, log_prior
+from .networks import ResNet, image_logits
+from .objectives import DistillationLoss, mean_posterior, recipe_named
+from .training import Trainer, accelerator_for, seed_epoch
+
+ROLES = ("teacher", "student")
+
+
+def state_file(experiment: Experiment, role: str) -> Path:
+    """Where an unfinished training is kept."""
+    return experiment.model_folder / f"{role}_training.pth"
+
+
+def new_network(experiment: Experiment, data: LongTailedData, role: str) -> ResNet:
+    """A network for the role with fresh weights from the experiment's seed."""
+    mean, std = channel_statistics(data.train.images)
+    loss = experiment.teacher_loss if role == "teacher" else experiment.student_loss
+    with torch.random.fork_rng():
+        seed_epoch(experiment.seed, role, epoch=-1 % 2**32)
+        return ResNet(
+            len(data.class_names),
+            experiment.depth,
+            experiment.teacher_width if role == "teacher" else experiment.width,
+            classifier="cosine" if loss == "ldam_drw" else "linear",
+            stem_stride=max(1, experiment.image_size // 32),
+            mean=mean,
+            std=std,
+        )
+
+
+def teacher_bias(experiment: Experiment, counts: Tensor) -> Tensor:
+    """What the class prior added to the teacher's logits, (C,).
+
+    A loss that already adds the log prior while training (Balanced Softmax, logit adjustment)
+    leaves none in the logits; nor, nearly, do margins and re-weighting.
+    """
+    biased = experiment.teacher_loss in ("cross_entropy", "focal")
+    return log_prior(counts) if biased else torch.zeros(len(counts))
+
+
+def distillation_loss(
+    experiment: Experiment, data: LongTailedData, teacher: ResNet
+) -> DistillationLoss:
+    """The experiment's distillation, with what it needs to know of teacher and data."""
+    device = next(teacher.parameters()).device
+    counts, head = torch.from_numpy(data.counts), torch.from_numpy(data.head)
+    bias = teacher_bias(experiment, counts)
+    patches = torch.from_numpy(predict(teacher, data.train.images, patches=True))
+    posteriors = F.softmax(patches - bias, -1)
+    mean = mean_posterior(posteriors, torch.from_numpy(data.train.labels), len(counts))
+    values = (value.to(device) for value in (counts, head, bias, mean))
+    return DistillationLoss(experiment.distillation, *values)
+
+
+def train(experiment: Experiment, data: LongTailedData, role: str) -> tuple[ResNet, dict]:
+    """Return the experiment's teacher or student and its checkpoint's content.
+
+    A finished model file is loaded; an interrupted training goes on; else training starts. Which
+    of the three happened is printed. The student needs the teacher, which is trained first where
+    it is missing. The test images are read once, after the last epoch.
+    """
+    _check(experiment, data)
+    experiment = experiment.owner(role)
+    path = experiment.model_file(role)
+    done = _finished(experiment, data, path)
+    if done:
+        print(f"The {role} is loaded from {shown(path)}.")
+        return done
+    teacher = train(experiment, data, "teacher")[0] if role == "student" else None
+    network, history, seconds = _fit(experiment, data, role, teacher)
+    metrics = {
+        "test": evaluate_network(network, data.test, data.groups),
+        "validation": evaluate_network(network, data.validation, data.groups),
+        "seconds": seconds,
+        "parameters": sum(p.numel() for p in network.parameters()),
+    }
+    save_checkpoint(path, network, data, experiment, role, metrics, history)
+    state_file(experiment, role).unlink(missing_ok=True)
+    print(f"The {role} is trained ({seconds:.0f} s) and saved to {shown(path)}.")
+    return load_checkpoint(path)
+
+
+def _check(experiment: Experiment, data: LongTailedData) -> None:
+    """Raise ValueError for an unknown loss or recipe now, not after the teacher's training."""
+    counts, head = torch.from_numpy(data.counts), torch.from_numpy(data.head)
+    ClassLoss(experiment.teacher_loss, counts)
+    ClassLoss(experiment.student_loss, counts, experiment.student_tail_loss, head)
+    recipe_named(experiment.distillation)
+
+
+def _finished(experiment: Experiment, data: LongTailedData, path: Path):
+    if not path.exists():
+        return None
+    try:
+        network, content = load_checkpoint(path, len(data.class_names))
+    except CheckpointError as error:
+        print(f"{error} It is trained again now.")
+        return None
+    ours = experiment.as_dict() | {"expected": None, "folder": None, "base": None}
+    theirs = content["experiment"] | {"expected": None, "folder": None, "base": None}
+    same_classes = content["class_names"] == list(data.class_names)
+    if theirs != ours or content["counts"] != data.counts.tolist() or not same_classes:
+        print(f"{shown(path)} is of another experiment or other data: it is trained again now.")
+        return None
+    return network, content
+
+
+def _fit(experiment: Experiment, data: LongTailedData, role: str, teacher: ResNet | None):
+    accelerator = accelerator_for(experiment.schedule.precision)
+    device, schedule = accelerator.device, experiment.schedule
+    numbers = "float32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision
+    accelerator.print(
+        f"Training the {role} of {experiment.name}: {schedule.epochs} epochs on {device.type}, "
+        f"{accelerator.num_processes} process(es), {numbers}."
+    )
+    batches = Batches(
+        data.train,
+        schedule.batch_size,
+        schedule.augment,
+        schedule.cutmix,
+        device,
+        (accelerator.process_index, accelerator.num_processes),
+    )
+    objective = _objective(experiment, data, role, teacher, accelerator)
+    trainer = Trainer(
+        new_network(experiment, data, role),
+        batches,
+        objective,
+        schedule,
+        accelerator,
+        state_file(experiment, role),
+        {"experiment": experiment.as_dict(), "counts": data.counts.tolist(), "role": role},
+        experiment.seed,
+        role,
+    )
+    history = trainer.fit()
+    return trainer.plain, history, trainer.seconds
+
+
+def _objective(experiment, data, role, teacher, accelerator):
+    """The teacher learns from labels, the student from labels and teacher."""
+    counts = torch.from_numpy(data.counts).to(accelerator.device)
+    head = torch.from_numpy(data.head).to(accelerator.device)
+    if role == "teacher":
+        class_loss = ClassLoss(experiment.teacher_loss, counts)
+    else:
+        class_loss = ClassLoss(experiment.student_loss, counts, experiment.student_tail_loss, head)
+        teacher = teacher.to(accelerator.device, memory_format=torch.channels_last).eval()
+        distil = distillation_loss(experiment, data, teacher)
+
+    def objective(batch: Batch, patches: Tensor, done: float) -> dict[str, Tensor]:
+        patches = patches.float()
+        terms = class_loss(
+            image_logits(patches), batch.labels, batch.pasted_labels, batch.pasted_share, done
+        )
+        if role == "student":
+            with torch.no_grad(), accelerator.autocast():
+                seen = teacher(batch.images)
+            terms |= distil(patches, seen.float(), batch.labels)
+        return terms
+
+    return objective
+
+
+def results(experiment: Experiment, data: LongTailedData) -> dict:
+    """Evaluate teacher and student on the test images and write results.json beside them.
+
+    Returns what was written: for each role its scores, parameters and training time; the paired
+    comparison; and the experiment, command, machine and versions they come from.
+    """
+    summary: dict = {"experiment": experiment.as_dict(), "counts": data.counts.tolist()}
+    logits = {}
+    for role in ROLES:
+        network, content = load_checkpoint(experiment.model_file(role), len(data.class_names))
+        logits[role] = predict(network, data.test.images)
+        summary[role] = evaluate(logits[role], data.test.labels, data.groups)
+        summary[role] |= {key: content["metrics"][key] for key in ("seconds", "parameters")}
+    summary["comparison"] = compare(logits["teacher"], logits["student"], data.test.labels)
+    summary["test_images"] = len(data.test.labels)
+    summary["command"] = command(experiment)
+    summary["machine"] = machine()
+    summary["versions"] = versions()
+    write_json(experiment.model_folder / "results.json", summary)
+    return summary
+
+
+def command(experiment: Experiment) -> str:
+    """The command that makes the experiment's models and results again.
+
+    >>> command(Experiment.choose("cifar10-lt", epochs=2, seed=1)).partition(" && ")[0]
+    'python -m ltkd student cifar10-lt --epochs 2 --seed 1'
+    """
+    default = experiment.default()
+    plan, usual = experiment.schedule, default.schedule
+    values = {
+        "schedule": (plan.name, usual.name),
+        "epochs": (plan.epochs, SCHEDULES[plan.name].epochs),
+    }
+    values |= {o: (getattr(experiment, o), getattr(default, o)) for o in OPTIONS if o not in values}
+    words = [shlex.quote(experiment.base)]
+    words += [f"--{o.replace('_', '-')} {v}" for o, (v, u) in values.items() if v != u]
+    return " && ".join(f"python -m ltkd {job} {' '.join(words)}" for job in ("student", "evaluate"))
+
+
+def machine() -> dict[str, str | int]:
+    """The machine that a result comes from."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count() or 1,
+        "threads": torch.get_num_threads(),
+        "device": device,
+        "python": sys.version.split()[0],
+    }
+
+
+def save_predefined_images(experiment: Experiment, data: LongTailedData, most: int = 12) -> Path:
+    """Put test images, one for each of up to `most` classes, where the panel looks for them.
+
+    A folder that holds images already is left as it is. Returns the folder.
+    """
+    folder = experiment.image_folder
+    if predefined_images(folder):
+        return folder
+    order = largest_first(data.counts)
+    for label in spread(order[np.isin(order, data.test.labels)], most):
+        row = np.flatnonzero(data.test.labels == label)[0]
+        picture = Image.fromarray(data.test.images[row].transpose(1, 2, 0))
+        name = re.sub(r"[^\w-]+", "_", data.class_names[label])
+        source = re.sub(r"[^\w-]+", "_", str(data.test.sources[row]))
+        write_atomically(
+            folder / f"{name}-test-{source}.png", lambda file, p=picture: p.save(file, "PNG")
+        )
+    return folder

@@ -1,0 +1,41 @@
+"""How long and how a network is trained."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and with which optimiser a network is trained (SGD with Nesterov momentum).
+
+    The learning rate rises over the first `warmup` share of the steps and falls along a cosine
+    afterwards: a small share is "warm-up and cosine", 0.3 is one-cycle (Smith 2018).
+    """
+
+    name: str
+    epochs: int
+    batch_size: int = 128
+    learning_rate: float = 0.1  # at its peak
+    warmup: float = 0.025  # share of all steps
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    augment: tuple[str, ...] = ("crop", "flip")  # see batches.AUGMENTATIONS
+    cutmix: float = 0.0  # share of the batches that are mixed
+    ema: float = 0.0  # decay of the averaged weights; 0 keeps no average
+    precision: str = "bf16"  # "bf16" where the device has it, else float32; "no": float32
+
+    def __post_init__(self):
+        if self.epochs < 1 or self.batch_size < 2:
+            raise ValueError(
+                f"A schedule needs at least 1 epoch and batches of at least 2 images, not "
+                f"{self.epochs} and {self.batch_size}."
+            )
+
+
+SCHEDULES = {
+    s.name: s
+    for s in (
+        Schedule("digits", 60, 64, 0.1, 0.3, augment=("crop",), precision="no"),
+        Schedule("fast", 45, 128, 0.2, 0.3),
+        Schedule("paper", 200, 128, 0.1, augment=("crop", "flip", "autoaugment", "cutout")),
+    )
+}

@@ -1,0 +1,190 @@
+"""The training loop, one for teacher and student: seeded, resumable, every loss term logged.
+
+Accelerate chooses the device and the number format, and joins processes; nothing here changes
+between a laptop and several GPUs.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from .batches import Batch, Batches
+from .experiments import Schedule
+from .files import progress, write_atomically
+
+# (batch, patch logits (B, P, C), share of training done) → named loss terms, to be added up
+Objective = Callable[[Batch, Tensor, float], dict[str, Tensor]]
+
+
+class TrainingError(Exception):
+    """Training cannot go on; the message says at which epoch, and what to do."""
+
+
+def accelerator_for(precision: str) -> Accelerator:
+    """An Accelerator in bfloat16 where `precision` is "bf16" and the device computes in it.
+
+    Accelerate keeps one precision per Python process; a notebook trains at several, so the
+    former choice is forgotten first. Process group and device stay as they are.
+    """
+    AcceleratorState._reset_state(reset_partial_state=False)
+    device = Accelerator().device
+    fast = device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
+    AcceleratorState._reset_state(reset_partial_state=False)
+    return Accelerator(mixed_precision="bf16" if precision == "bf16" and fast else "no")
+
+
+def seed_epoch(seed: int, role: str, epoch: int) -> None:
+    """Seed torch's global generator from (seed, role, epoch): a resumed run goes on alike."""
+    words = [seed, *role.encode(), epoch]
+    torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
+
+
+def rate(step: int, steps: int, warmup: float) -> float:
+    """Learning rate at `step` as a share of its peak: a linear rise, then half a cosine to 0.
+
+    >>> [round(rate(step, 8, 0.25), 2) for step in (0, 1, 2, 5, 8)]
+    [0.5, 1.0, 1.0, 0.5, 0.0]
+    """
+    rise = max(1, round(warmup * steps))
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+
+
+class Trainer:
+    """Trains `network` by `objective` over `batches`, by the schedule; see `fit`.
+
+    Parameters
+    ----------
+    network : takes uint8 (B, 3, H, W), gives patch logits (B, P, C)
+    objective : gives the named loss terms of a batch
+    state_file : where the state is kept while training runs
+    identity : plain values; a state that has others is not resumed
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        batches: Batches,
+        objective: Objective,
+        schedule: Schedule,
+        accelerator: Accelerator,
+        state_file: Path,
+        identity: dict,
+        seed: int = 0,
+        role: str = "teacher",
+    ):
+        self.batches, self.objective, self.schedule = batches, objective, schedule
+        self.accelerator, self.state_file, self.identity = accelerator, state_file, identity
+        self.seed, self.role, self.steps = seed, role, schedule.epochs * len(batches)
+        network = network.to(accelerator.device, memory_format=torch.channels_last)
+        optimizer = torch.optim.SGD(
+            network.parameters(),
+            lr=schedule.learning_rate,
+            momentum=schedule.momentum,
+            weight_decay=schedule.weight_decay,
+            nesterov=True,
+        )
+        average = get_ema_multi_avg_fn(schedule.ema)
+        self.plain, self.optimizer, self.history = network, optimizer, []
+        self.seconds = 0.0  # spent on the epochs of the history, over all sessions
+        self.averaged = (
+            AveragedModel(network, multi_avg_fn=average, use_buffers=True) if schedule.ema else None
+        )
+        self.network = accelerator.prepare_model(network)
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: rate(step, self.steps, schedule.warmup)
+        )
+
+    def fit(self) -> list[dict[str, float]]:
+        """Train to the last epoch and return the history: mean loss terms per epoch.
+
+        The state is saved after every epoch and taken up again by a later call with the same
+        arguments; interrupted or not, the weights come out the same. The caller removes the state
+        once the result is safe. The network ends with the averaged weights where the schedule has
+        an `ema`. Raises TrainingError where the loss is no number.
+        """
+        with torch.random.fork_rng():  # the caller's random numbers stay as they were
+            self._resume()
+            bar = progress(
+                range(len(self.history), self.schedule.epochs),
+                desc=self.role,
+                initial=len(self.history),
+                total=self.schedule.epochs,
+                unit=" epochs",
+            )
+            for epoch in bar:
+                start = time.perf_counter()
+                terms = self._epoch(epoch)
+                self.seconds += time.perf_counter() - start
+                bar.set_postfix(loss=f"{sum(terms.values()):.3f}")
+                self.history.append(terms)
+                self._save()
+        if self.averaged is not None:
+            self.plain.load_state_dict(self.averaged.module.state_dict())
+        self.plain = self.accelerator.unwrap_model(self.network, keep_fp32_wrapper=False)
+        return self.history
+
+    def _epoch(self, epoch: int) -> dict[str, float]:
+        seed_epoch(self.seed, self.role, epoch)
+        self.network.train()
+        sums: dict[str, Tensor] = {}
+        for index, batch in enumerate(self.batches.epoch()):
+            done = (epoch * len(self.batches) + index) / self.steps
+            terms = self.objective(batch, self.network(batch.images), done)
+            self.accelerator.backward(sum(terms.values()))
+            self.optimizer.step()
+            self.scheduler.step()
+            self.optimizer.zero_grad()
+            if self.averaged is not None:
+                self.averaged.update_parameters(self.plain)
+            for name, term in terms.items():
+                sums[name] = sums.get(name, 0) + term.detach()
+        means = {name: total.item() / len(self.batches) for name, total in sums.items()}
+        if not all(map(math.isfinite, means.values())):
+            raise TrainingError(
+                f"The {self.role}'s loss is no longer a number in epoch {epoch + 1}: lower the "
+                f"learning rate ({self.schedule.learning_rate:g}). What was saved before is kept."
+            )
+        return means
+
+    def _parts(self) -> dict:
+        parts = {"network": self.plain, "optimizer": self.optimizer, "scheduler": self.scheduler}
+        return parts | ({"averaged": self.averaged} if self.averaged is not None else {})
+
+    def _save(self) -> None:
+        if self.accelerator.is_main_process:
+            state = {name: part.state_dict() for name, part in self._parts().items()}
+            state |= {"history": self.history, "seconds": self.seconds, "identity": self.identity}
+            write_atomically(self.state_file, lambda file: torch.save(state, file))
+
+    def _resume(self) -> None:
+        if not self.state_file.exists():
+            return
+        parts = self._parts()
+        fresh = {name: copy.deepcopy(part.state_dict()) for name, part in parts.items()}
+        try:
+            state = torch.load(
+                self.state_file, map_location=self.accelerator.device, weights_only=True
+            )
+            if state["identity"] != self.identity:
+                raise ValueError("it belongs to another experiment")
+            for name, part in parts.items():
+                part.load_state_dict(state[name])
+            self.history, self.seconds = state["history"], state["seconds"]
+        except Exception as error:  # whatever is wrong with it, training can start anew
+            for name, part in parts.items():
+                part.load_state_dict(fresh[name])
+            reason = str(error).partition("\n")[0]
+            self.accelerator.print(f"{self.state_file} is not used ({reason}): starting anew.")
+            return
+        self.accelerator.print(f"Resumed the {self.role} after epoch {len(self.history)}.")

@@ -1,0 +1,86 @@
+"""What all tests share: a home that is not the repository, small data, small files."""
+
+import os
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ltkd.datasets import LongTailedData, build
+from ltkd.experiments import OPTIONS, Experiment
+
+CHOICES = ("EXPERIMENT", *(option.upper() for option in OPTIONS))
+
+
+def pytest_configure(config):
+    """Notebook kernels inherit this environment, so that they never write to the repository."""
+    for choice in CHOICES:
+        os.environ.pop(f"LTKD_{choice}", None)
+    config.ltkd_home = tempfile.mkdtemp(prefix="ltkd-tests-")
+    os.environ["LTKD_HOME"] = config.ltkd_home
+    os.environ["TQDM_DISABLE"] = "1"
+    torch.set_num_threads(1)  # small networks gain nothing from more, and lose on a busy machine
+
+
+def pytest_unconfigure(config):
+    shutil.rmtree(config.ltkd_home, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def home(request, tmp_path_factory, monkeypatch) -> Path:
+    """An empty home for each test, and no choice from outside; real data where it is asked for."""
+    folder = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("LTKD_HOME", str(folder))
+    for choice in CHOICES:
+        monkeypatch.delenv(f"LTKD_{choice}", raising=False)
+    if "realdata" not in request.keywords:
+        monkeypatch.delenv("LTKD_DATA", raising=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory) -> LongTailedData:
+    """The embedded data set, built once. Read only."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LTKD_HOME", str(tmp_path_factory.mktemp("digits")))
+        return build(Experiment.named("digits-lt"))
+
+
+@pytest.fixture
+def quick() -> Experiment:
+    """The embedded experiment with one epoch."""
+    return _shortened(Experiment.named("digits-lt"), 1)
+
+
+@pytest.fixture
+def shorten():
+    """A function: (experiment, epochs, other changes to its schedule) → the changed experiment."""
+    return _shortened
+
+
+@pytest.fixture
+def write_classes():
+    """A function: (folder, {class name: number of images}) → the paths, class by class."""
+    return _write_classes
+
+
+def _shortened(experiment: Experiment, epochs: int, **schedule) -> Experiment:
+    plan = replace(experiment.schedule, epochs=epochs, **schedule)
+    return replace(experiment, schedule=plan)
+
+
+def _write_classes(folder: Path, sizes: dict[str, int], side: int = 8) -> list[Path]:
+    random, paths = np.random.default_rng(0), []
+    for name, number in sizes.items():
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for i in range(number):
+            path = folder / name / f"{Path(name).name}-{i}.png"
+            pixels = random.integers(0, 256, (side, side, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(path)
+            paths.append(path)
+    return paths

@@ -1,0 +1,230 @@
+"""The built data set: its splits, its file, and what happens when something goes wrong."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ltkd import datasets
+from ltkd.datasets import SPLITS, build
+from ltkd.experiments import Experiment
+from ltkd.sources import DataError
+
+
+@pytest.fixture
+def small(tmp_path, write_classes) -> Experiment:
+    """An experiment on a folder that builds in no time."""
+    write_classes(tmp_path / "pets", {"cat": 30, "dog": 20, "eel": 10})
+    experiment = Experiment.from_folder(tmp_path / "pets")
+    return replace(experiment, image_size=8, profile="exponential", imbalance_factor=4)
+
+
+def same(first, second) -> bool:
+    fields = [(getattr(first, s), getattr(second, s)) for s in SPLITS]
+    pairs = [(a, b) for x, y in fields for a, b in zip(x, y, strict=True)]
+    equal = all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in pairs)
+    return equal and (first.name, first.class_names) == (second.name, second.class_names)
+
+
+def leftovers(home) -> list[str]:
+    return [f.name for f in home.rglob("*") if f.is_file()]
+
+
+def test_digits(digits):
+    assert digits.class_names == [str(c) for c in range(10)]
+    assert digits.counts.tolist() == [110, 71, 46, 29, 19, 12, 8, 5, 3, 2]
+    assert np.bincount(digits.test.labels).tolist() == [64] * 10
+    assert 0 not in digits.validation.labels  # the largest class has none left over
+    assert np.bincount(digits.validation.labels)[1:].tolist() == [39] + [50] * 8
+    for split in (digits.train, digits.validation, digits.test):
+        assert split.images.shape == (len(split.labels), 3, 32, 32)
+        assert split.images.dtype == np.uint8
+        assert split.labels.dtype == np.int64
+
+
+def test_digits_rows_are_what_scikit_learn_has_there(digits):
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    assert (bunch.target[digits.train.sources] == digits.train.labels).all()
+    assert (bunch.target[digits.test.sources] == digits.test.labels).all()
+    small = bunch.images[digits.test.sources[5]]
+    large = digits.test.images[5, 0].reshape(8, 4, 8, 4).mean((1, 3)) / 255 * 16
+    assert np.corrcoef(small.ravel(), large.ravel())[0, 1] > 0.95
+
+
+def test_splits_share_no_image(digits, small):
+    for data in (digits, build(small)):
+        sources = [set(getattr(data, split).sources.tolist()) for split in SPLITS]
+        assert len(set.union(*sources)) == sum(map(len, sources))
+        assert [len(s) for s in sources] == [len(getattr(data, s).labels) for s in SPLITS]
+
+
+def test_a_built_file_is_loaded_again_as_it_was(small, monkeypatch):
+    first = build(small)
+    monkeypatch.setattr(datasets, "_cut_and_read", None)  # cannot be called
+    assert same(build(small), first)
+
+
+def test_a_built_file_is_plain_numpy(small):
+    data = build(small)
+    with np.load(small.built_file, allow_pickle=False) as archive:
+        assert np.array_equal(archive["train_images"], data.train.images)
+        assert archive["class_names"].tolist() == data.class_names
+        assert archive["identity"].shape == ()
+
+
+def test_the_same_choice_gives_the_same_data(small):
+    first = build(small)
+    small.built_file.unlink()
+    assert same(build(small), first)
+
+
+def test_the_split_seed_moves_the_test_images(small):
+    first, second = build(small), build(replace(small, split_seed=1))
+    assert first.test.sources.tolist() != second.test.sources.tolist()
+    assert first.counts.tolist() == second.counts.tolist()
+
+
+def test_a_natural_tail_gives_up_a_tenth_for_validation(small):
+    data = build(replace(small, profile="natural"))
+    assert np.bincount(data.test.labels).tolist() == [6, 4, 2]
+    assert np.bincount(data.validation.labels, minlength=3).tolist() == [2, 1, 1]
+    assert data.counts.tolist() == [22, 15, 7]
+
+
+def test_a_natural_tail_wastes_no_image(small):
+    data = build(replace(small, profile="natural", validation=1))
+    assert np.bincount(data.validation.labels, minlength=3).tolist() == [1, 1, 1]
+    assert data.counts.tolist() == [23, 15, 7]
+
+
+def test_where_all_classes_are_small_the_largest_spares_an_image(tmp_path, write_classes):
+    write_classes(tmp_path / "pets", {"cat": 4, "dog": 5})
+    data = build(replace(Experiment.from_folder(tmp_path / "pets"), image_size=8))
+    assert data.counts.tolist() == [2, 2]
+    assert data.validation.labels.tolist() == [1]
+
+
+def test_single_images_leave_none_for_validation(tmp_path, write_classes):
+    for split in ("train", "test"):
+        write_classes(tmp_path / "pets" / split, {"cat": 1, "dog": 1})
+    with pytest.raises(DataError, match="single training image"):
+        build(replace(Experiment.from_folder(tmp_path / "pets"), image_size=8))
+
+
+def test_balanced_data_spare_a_tenth_too(small):
+    data = build(replace(small, profile="step", imbalance_factor=1))
+    assert len(data.validation.labels) > 0
+
+
+@pytest.mark.parametrize("keep", [0, 10, 0.5, 0.99])
+def test_a_truncated_file_is_built_again(small, keep, capsys):
+    first = build(small)
+    content = small.built_file.read_bytes()
+    small.built_file.write_bytes(content[: int(keep if keep >= 1 else keep * len(content))])
+    assert same(build(small), first)
+    assert f"{small.built_file} is damaged" in capsys.readouterr().out
+    assert same(build(small), first)
+    assert capsys.readouterr().out == ""  # the new file is sound
+
+
+def test_one_wrong_byte_is_noticed(small, capsys):
+    first = build(small)
+    content = bytearray(small.built_file.read_bytes())
+    content[len(content) // 3] ^= 255
+    small.built_file.write_bytes(content)
+    assert same(build(small), first)
+    assert "is built again" in capsys.readouterr().out
+
+
+def write_foreign(path, kind: str) -> None:
+    if kind == "another npz":
+        np.savez(path, x=np.arange(3))
+    elif kind == "a pickle":
+        np.savez(path, class_names=np.array([{"a": 1}], dtype=object))
+    elif kind == "one array":
+        with path.open("wb") as file:
+            np.save(file, np.arange(3))
+    else:
+        path.write_text("this is no data set")
+
+
+@pytest.mark.parametrize("kind", ["another npz", "a pickle", "one array", "text"])
+def test_a_foreign_file_is_replaced(small, kind, capsys):
+    small.built_file.parent.mkdir(parents=True)
+    write_foreign(small.built_file, kind)
+    data = build(small)
+    assert f"{small.built_file} is damaged" in capsys.readouterr().out
+    assert same(build(small), data)
+
+
+def test_the_file_of_another_experiment_is_replaced(small, capsys):
+    other = build(replace(small, split_seed=1))
+    replace(small, split_seed=1).built_file.rename(small.built_file)
+    data = build(small)
+    assert "does not fit this experiment" in capsys.readouterr().out
+    assert not same(data, other)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, MemoryError])
+def test_an_interrupted_build_leaves_nothing_behind(small, error, home, monkeypatch):
+    write, calls = datasets._write_array, []
+
+    def interrupted(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise error
+        write(*arguments)
+
+    monkeypatch.setattr(datasets, "_write_array", interrupted)
+    with pytest.raises(error):
+        build(small)
+    assert leftovers(home) == []
+    assert build(small).counts.sum() > 0  # and the next build goes through
+    assert leftovers(home) == [small.built_file.name]
+
+
+def test_a_full_disk_is_one_sentence(small, home, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(datasets, "_write_array", full)
+    with pytest.raises(OSError, match=r"^Could not write .*No space left on device\. Check that"):
+        build(small)
+    assert leftovers(home) == []
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(small, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("LTKD_HOME", str(tmp_path / "file"))
+    with pytest.raises(OSError, match=r"^Could not write .*Check that the folder") as error:
+        build(small)
+    assert str(small.built_file) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missed_total_is_an_error(tmp_path, monkeypatch, small):
+    monkeypatch.setitem(datasets.PUBLISHED_TOTALS, ("folder", 4), 41)
+    with pytest.raises(DataError, match="where the published one has 41") as error:
+        build(small)
+    assert "incomplete" in str(error.value)
+
+
+def test_photographs_that_are_added_later_are_noticed(tmp_path, write_classes, capsys):
+    folder = tmp_path / "pets"
+    write_classes(folder, {"cat": 8, "dog": 8})
+    experiment = replace(Experiment.from_folder(folder), image_size=8)
+    before = len(build(experiment).train.labels)
+    write_classes(folder, {"dog": 20})
+    assert len(build(experiment).train.labels) > before
+    assert "does not fit this experiment" in capsys.readouterr().out
+
+
+def test_a_built_folder_can_be_used_without_its_files(tmp_path, write_classes):
+    folder = tmp_path / "pets"
+    write_classes(folder, {"cat": 8, "dog": 8})
+    experiment = replace(Experiment.from_folder(folder), image_size=8)
+    first = build(experiment)
+    folder.rename(tmp_path / "elsewhere")
+    assert same(build(experiment), first)

@@ -1,0 +1,116 @@
+"""One picture in, a prediction and its patch evidence out."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ltkd.checkpoints import CheckpointError
+from ltkd.classifier import Classifier
+from ltkd.evaluation import predict, softmax
+from ltkd.experiments import Experiment
+from ltkd.runs import train
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory, digits) -> Path:
+    """A teacher of one epoch."""
+    digits_lt = Experiment.named("digits-lt")
+    quick = replace(digits_lt, schedule=replace(digits_lt.schedule, epochs=1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LTKD_HOME", str(tmp_path_factory.mktemp("models")))
+        train(quick, digits, "teacher")
+        return quick.model_file("teacher")
+
+
+@pytest.fixture(scope="module")
+def classifier(path) -> Classifier:
+    return Classifier.load(path)
+
+
+def picture(images: np.ndarray, row: int) -> Image.Image:
+    return Image.fromarray(images[row].transpose(1, 2, 0))
+
+
+def noise(width: int, height: int, mode: str = "RGB") -> Image.Image:
+    values = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(values).convert(mode)
+
+
+def test_answers_as_evaluation_does(classifier, digits):
+    logits = predict(classifier.network, digits.test.images[:40])
+    for row, wanted in enumerate(softmax(logits)):
+        prediction = classifier.predict(picture(digits.test.images, row))
+        assert prediction.class_name == digits.class_names[wanted.argmax()]
+        assert prediction.probability == pytest.approx(wanted.max(), abs=1e-5)
+        found = prediction.patch_logits.mean((0, 1))
+        np.testing.assert_allclose(found, logits[row], atol=1e-4)
+
+
+def test_ranking_is_sorted_has_every_class_and_sums_to_one(classifier, digits):
+    prediction = classifier.predict(noise(50, 40))
+    names, probabilities = zip(*prediction.ranking, strict=True)
+    assert sorted(names) == sorted(digits.class_names)
+    assert list(probabilities) == sorted(probabilities, reverse=True)
+    assert sum(probabilities) == pytest.approx(1, abs=1e-5)
+    assert prediction.ranking[0] == (prediction.class_name, prediction.probability)
+
+
+def test_evidence_sums_to_the_logit(classifier, digits):
+    image = picture(digits.test.images, 3)
+    prediction = classifier.predict(image)
+    logits = predict(classifier.network, digits.test.images[3:4])[0]
+    assert prediction.patch_logits.shape == (4, 4, 10)
+    for label, logit in enumerate(logits):
+        evidence = prediction.evidence(label)
+        assert evidence.shape == (4, 4)
+        assert evidence.sum() == pytest.approx(logit, abs=1e-4)
+
+
+def test_evidence_lies_over_the_image_row_by_row(classifier, digits):
+    """What changes in the top right corner changes the evidence there, not below on the left."""
+    pixels = digits.test.images[0].transpose(1, 2, 0).copy()
+    before = classifier.predict(Image.fromarray(pixels)).patch_logits
+    pixels[:8, 24:] = 255 - pixels[:8, 24:]
+    change = abs(classifier.predict(Image.fromarray(pixels)).patch_logits - before).sum(-1)
+    assert change[0, 3] == change.max()
+    assert change[0, 3] > 3 * change[3, 0]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (300, 6), (31, 33), (640, 480)])
+def test_takes_pictures_of_any_size(classifier, size):
+    prediction = classifier.predict(noise(*size))
+    assert prediction.patch_logits.shape == (4, 4, 10)
+    assert np.isfinite(prediction.patch_logits).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "CMYK", "LA"])
+def test_takes_pictures_of_any_mode(classifier, mode):
+    image = noise(40, 40, mode)
+    found = classifier.predict(image)
+    wanted = classifier.predict(image.convert("RGB"))
+    assert found.ranking == wanted.ranking
+
+
+def test_reads_the_middle_of_a_long_picture(classifier, digits):
+    image = picture(digits.test.images, 0)
+    wide = Image.new("RGB", (96, 32), "white")
+    wide.paste(image, (32, 0))
+    assert classifier.predict(wide).ranking == classifier.predict(image).ranking
+
+
+def test_shots_are_the_training_counts_and_groups(classifier, digits):
+    for label, name in enumerate(digits.class_names):
+        count, group = classifier.shots(name)
+        assert count == digits.counts[label]
+        assert digits.groups[group][label]
+        assert group in ("many", "medium", "few")
+
+
+def test_load_refuses_what_is_no_model(path, tmp_path):
+    with pytest.raises(CheckpointError, match="for 10 classes, but 3 are wanted"):
+        Classifier.load(path, classes=3)
+    with pytest.raises(CheckpointError, match="There is no model file"):
+        Classifier.load(tmp_path / "none.pth")

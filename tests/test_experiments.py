@@ -1,0 +1,143 @@
+"""Names, choices from outside, and what a wrong choice is told."""
+
+from dataclasses import FrozenInstanceError, replace
+
+import pytest
+
+from ltkd.experiments import EXPERIMENTS, PROJECT, SCHEDULES, Experiment, Schedule, home
+
+NAMES = ["digits-lt", "cifar10-lt", "cifar100-lt", "stanford-cars-lt", "caltech256-lt"]
+
+
+def test_the_named_experiments():
+    assert list(EXPERIMENTS) == NAMES
+    assert [Experiment.named(name).name for name in NAMES] == NAMES
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones():
+    with pytest.raises(ValueError, match="Unknown experiment 'cifar1000'") as error:
+        Experiment.choose("cifar1000")
+    assert all(name in str(error.value) for name in [*NAMES, "folder:<path>"])
+
+
+def test_an_experiment_cannot_be_changed_in_place():
+    with pytest.raises(FrozenInstanceError):
+        Experiment.named("digits-lt").seed = 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({}, "cifar100-lt"),
+        ({"seed": 2}, "cifar100-lt-seed2"),
+        ({"imbalance_factor": 50}, "cifar100-lt-if50"),
+        ({"imbalance_factor": 100.0}, "cifar100-lt"),
+        ({"imbalance_factor": 2.5}, "cifar100-lt-if2.5"),
+        ({"profile": "step", "split_seed": 1}, "cifar100-lt-step-split1"),
+        ({"student_tail_loss": "focal", "depth": 20}, "cifar100-lt-depth20-tail_focal"),
+        ({"distillation": "kd", "teacher_loss": "ldam_drw"}, "cifar100-lt-teacher_ldam_drw-kd"),
+        ({"schedule": SCHEDULES["paper"]}, "cifar100-lt-paper"),
+        ({"schedule": replace(SCHEDULES["fast"], cutmix=0.5)}, "cifar100-lt-cutmix0.5"),
+    ],
+)
+def test_a_name_says_what_was_changed(changes, name):
+    assert replace(Experiment.named("cifar100-lt"), **changes).name == name
+
+
+def test_every_field_that_changes_the_result_changes_the_name():
+    changes = {
+        "profile": "step", "imbalance_factor": 7, "split_seed": 3, "validation": 5,
+        "image_size": 64, "depth": 20, "width": 8, "teacher_width": 24, "teacher_loss": "focal",
+        "student_loss": "focal", "student_tail_loss": "focal", "distillation": "kd", "seed": 3,
+    }  # fmt: skip
+    plan = {
+        "epochs": 7, "batch_size": 32, "learning_rate": 0.3, "warmup": 0.2, "momentum": 0.8,
+        "weight_decay": 1e-3, "augment": ("flip",), "cutmix": 0.5, "ema": 0.99, "precision": "no",
+    }  # fmt: skip
+    base = Experiment.named("cifar10-lt")
+    changed = [replace(base, **{field: value}) for field, value in changes.items()]
+    changed += [replace(base, schedule=replace(base.schedule, **{f: v})) for f, v in plan.items()]
+    assert len({e.name for e in [base, *changed]}) == 1 + len(changes) + len(plan)
+
+
+def test_only_what_changes_the_data_changes_the_built_file(home):
+    base = Experiment.named("digits-lt")
+    assert base.built_file == home / "data/built/digits-lt.npz"
+    assert replace(base, seed=5).built_file == base.built_file
+    assert replace(base, split_seed=5).built_file != base.built_file
+    assert replace(base, seed=5).model_folder == home / "saved_model/digits-lt-seed5"
+
+
+def test_home_is_the_project_unless_it_is_said_otherwise(monkeypatch):
+    monkeypatch.delenv("LTKD_HOME")
+    assert home() == PROJECT
+    assert (PROJECT / "ltkd" / "experiments.py").exists()
+
+
+def test_choices_from_the_environment(monkeypatch):
+    monkeypatch.setenv("LTKD_EPOCHS", "2")
+    monkeypatch.setenv("LTKD_IMBALANCE_FACTOR", "20")
+    monkeypatch.setenv("LTKD_PROFILE", "step")
+    monkeypatch.setenv("LTKD_SEED", "4")
+    monkeypatch.setenv("LTKD_SPLIT_SEED", "5")
+    chosen = Experiment.choose("cifar10-lt")
+    assert chosen.schedule.epochs == 2
+    assert (chosen.imbalance_factor, chosen.profile) == (20, "step")
+    assert (chosen.seed, chosen.split_seed) == (4, 5)
+    assert chosen.name == "cifar10-lt-step-if20-split5-seed4-epochs2"
+
+
+def test_what_is_given_wins_over_the_environment(monkeypatch):
+    monkeypatch.setenv("LTKD_EPOCHS", "2")
+    monkeypatch.setenv("LTKD_SEED", "")
+    assert Experiment.choose("digits-lt", epochs=3).schedule.epochs == 3
+    assert Experiment.choose("digits-lt", epochs=None, seed=None).name == "digits-lt-epochs2"
+
+
+def test_a_schedule_is_chosen_by_name():
+    chosen = Experiment.choose("cifar100-lt", schedule="paper", epochs=400)
+    assert chosen.schedule == replace(SCHEDULES["paper"], epochs=400)
+    assert Experiment.choose("cifar100-lt", epochs="45").name == "cifar100-lt"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": "many"}, "The option epochs cannot be 'many'"),
+        ({"epochs": 0}, "at least 1 epoch"),
+        ({"imbalance_factor": "x"}, "The option imbalance_factor cannot be 'x'"),
+        ({"imbalance_factor": 0.5}, "at least 1, not 0.5"),
+        ({"imbalance_factor": "nan"}, "at least 1, not nan"),
+        ({"profile": "flat"}, "Unknown profile 'flat'; choose one of exponential, step, natural"),
+        ({"schedule": "slow"}, "Unknown schedule 'slow'; choose one of digits, fast, paper"),
+    ],
+)
+def test_a_wrong_choice_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Experiment.choose("digits-lt", **options)
+
+
+def test_a_wrong_choice_in_the_environment_is_refused(monkeypatch):
+    monkeypatch.setenv("LTKD_SEED", "one")
+    with pytest.raises(ValueError, match="The option seed cannot be 'one'"):
+        Experiment.choose("digits-lt")
+
+
+def test_a_batch_of_one_is_refused():
+    with pytest.raises(ValueError, match="at least 2 images"):
+        Schedule("tiny", 1, batch_size=1)
+
+
+def test_a_folder_of_ones_own(tmp_path):
+    chosen = Experiment.choose(f"folder:{tmp_path}/my birds", epochs=1)
+    assert (chosen.source, chosen.profile) == ("folder", "natural")
+    assert chosen.folder == f"{tmp_path}/my birds"
+    assert chosen.name == "folder-my-birds-epochs1"
+    assert Experiment.from_folder("~/x").folder.endswith("/x")
+    assert "~" not in Experiment.from_folder("~/x").folder
+
+
+def test_all_fields_as_plain_values():
+    values = Experiment.named("digits-lt").as_dict()
+    assert values["name"] == "digits-lt"
+    assert values["schedule"]["augment"] == ("crop",)

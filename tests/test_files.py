@@ -1,0 +1,45 @@
+"""Files are whole or absent; JSON stays readable."""
+
+import json
+
+import pytest
+
+from ltkd.files import progress, shown, write_atomically, write_json
+
+
+def test_json_comes_back_and_a_matrix_row_takes_one_line(tmp_path):
+    value = {"rows": [[1, 2.5], [None, -3e-7]], "names": ["a [1,  2]", "日本"], "empty": []}
+    write_json(tmp_path / "value.json", value)
+    text = (tmp_path / "value.json").read_text()
+    assert json.loads(text) == value
+    assert "[1, 2.5]" in text and "日本" in text
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def fail(file):
+        file.write(b"half")
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_atomically(path, fail)
+    assert path.read_text() == "old"
+    assert [f.name for f in tmp_path.iterdir()] == ["file"]
+
+
+def test_an_unwritable_place_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match=r"Could not write .* Check that the folder can be written"):
+        write_atomically(tmp_path / "file" / "below", lambda file: file.write(b"text"))
+
+
+def test_paths_are_shown_from_home_on(home, tmp_path):
+    assert shown(home / "saved_model" / "x.pth") == "saved_model/x.pth"
+    assert shown(tmp_path / "elsewhere") == str(tmp_path / "elsewhere")
+
+
+def test_no_bar_where_nobody_watches(capsys):
+    assert list(progress(range(3), mininterval=0)) == [0, 1, 2]
+    assert capsys.readouterr().err == ""

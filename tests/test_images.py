@@ -1,0 +1,185 @@
+"""Images that nobody has checked: every format, every mode, and files that are no images."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ltkd.images import MAX_ASPECT, ImageError, predefined_images, read_image
+
+DAMAGED = "not an image that can be read, or it is damaged"
+
+
+def encode(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def pixels(content: bytes) -> list:
+    """The pixels that read_image sees, row by row."""
+    image = read_image(content)
+    assert image.mode == "RGB"
+    return np.asarray(image).tolist()
+
+
+def noise(width: int = 40, height: int = 30) -> Image.Image:
+    values = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(values)
+
+
+def png_that_claims(width: int, height: int) -> bytes:
+    """A PNG of less than 100 bytes whose header says that it is this large."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        check = zlib.crc32(kind + data)
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(9))) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"])
+def test_formats(kind):
+    image = Image.new("RGB", (5, 3), (200, 40, 90))
+    found = np.array(pixels(encode(image, kind)))
+    assert found.shape == (3, 5, 3)
+    assert np.abs(found - [200, 40, 90]).max() <= (0 if kind in ("PNG", "BMP", "TIFF") else 8)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
+def test_lossless_formats_are_exact(kind):
+    assert np.array_equal(pixels(encode(noise(), kind)), np.asarray(noise()))
+
+
+def test_an_animation_shows_its_first_picture():
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    content = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert pixels(content)[0][0] == [255, 0, 0]
+
+
+@pytest.mark.parametrize(("orientation", "size"), [(1, (2, 1)), (3, (2, 1)), (6, (1, 2))])
+def test_orientation(orientation, size):
+    image = Image.new("RGB", (2, 1))
+    image.putdata([(255, 0, 0), (0, 0, 255)])  # red on the left, blue on the right
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned = read_image(encode(image, "PNG", exif=exif))
+    assert turned.size == size
+    first = (0, 0, 255) if orientation == 3 else (255, 0, 0)  # 3: upside down; 6: lies on its side
+    assert turned.getpixel((0, 0)) == first
+
+
+def test_damaged_exif_does_not_matter():
+    content = encode(noise(), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01")
+    assert read_image(content).size == (40, 30)
+
+
+def test_grey_and_black_and_white():
+    assert pixels(encode(Image.new("L", (1, 1), 77))) == [[[77, 77, 77]]]
+    assert pixels(encode(Image.new("1", (1, 1), 1))) == [[[255, 255, 255]]]
+
+
+def test_palette():
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.putpixel((1, 0), 1)
+    assert pixels(encode(image)) == [[[10, 20, 30], [200, 100, 50]]]
+    assert pixels(encode(image, transparency=0)) == [[[255, 255, 255], [200, 100, 50]]]
+
+
+def test_transparency_becomes_white():
+    image = Image.new("RGBA", (4, 1))
+    image.putdata([(255, 0, 0, 255), (255, 0, 0, 0), (0, 0, 0, 51), (0, 0, 255, 204)])
+    # 255 · (1 − 51/255) = 204; 255 · (1 − 204/255) = 51
+    expected = [[255, 0, 0], [255, 255, 255], [204, 204, 204], [51, 51, 255]]
+    assert pixels(encode(image)) == [expected]
+
+
+def test_grey_with_transparency():
+    image = Image.new("LA", (2, 1))
+    image.putdata([(100, 255), (100, 0)])
+    assert pixels(encode(image)) == [[[100] * 3, [255] * 3]]
+
+
+def test_cmyk():
+    image = Image.new("CMYK", (1, 1), (0, 255, 255, 0))
+    assert pixels(encode(image, "TIFF")) == [[[255, 0, 0]]]
+    assert read_image(encode(image.resize((8, 8)), "JPEG")).mode == "RGB"
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bits(kind):
+    values = np.array([[0, 65535, 257 * 100, 257 * 7 + 128, 257 * 7 + 129]], np.uint16)
+    found = [pixel[0] for pixel in pixels(encode(Image.fromarray(values), kind))[0]]
+    assert found == [0, 255, 100, 7, 8]
+
+
+def test_dark_sixteen_bits_stay_dark():
+    values = np.array([[0, 200, 255]], np.uint16)
+    assert [p[0] for p in pixels(encode(Image.fromarray(values)))[0]] == [0, 1, 1]
+
+
+def test_an_empty_file():
+    with pytest.raises(ImageError, match=r"^The file is empty\.$"):
+        read_image(b"")
+
+
+@pytest.mark.parametrize(
+    "content", [b"\0", b"hello", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"<svg/>", b"\xff\xd8\xff"]
+)
+def test_no_image(content):
+    with pytest.raises(ImageError, match=DAMAGED):
+        read_image(content)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_truncated(kind, share):
+    content = encode(noise(), kind)
+    with pytest.raises(ImageError, match=DAMAGED):
+        read_image(content[: int(share * len(content))])
+
+
+@pytest.mark.parametrize("side", [8_000, 10_000, 60_000, 2**31 - 1])
+def test_a_tiny_file_that_claims_to_be_huge(side):
+    content = png_that_claims(side, side)
+    assert len(content) < 100
+    with pytest.raises(ImageError, match="more than 50,000,000"):
+        read_image(content)
+
+
+def test_long_and_thin():
+    assert read_image(encode(Image.new("RGB", (MAX_ASPECT, 1)))).size == (MAX_ASPECT, 1)
+    for size in ((MAX_ASPECT + 1, 1), (1, MAX_ASPECT + 1)):
+        with pytest.raises(ImageError, match="too long and thin"):
+            read_image(encode(Image.new("RGB", size)))
+
+
+def test_a_picture_of_one_pixel():
+    assert pixels(encode(Image.new("RGB", (1, 1), "lime"))) == [[[0, 255, 0]]]
+
+
+def test_errors_are_one_sentence():
+    for content in (b"", b"hello", png_that_claims(8000, 8000), png_that_claims(9, 9999)):
+        with pytest.raises(ImageError) as error:
+            read_image(content)
+        assert "\n" not in str(error.value)
+        assert str(error.value).endswith(".")
+
+
+def test_predefined_images(tmp_path):
+    for name in ("b.png", "a.JPG", "c.jpeg", "d.txt", ".hidden.png", "e.webp"):
+        (tmp_path / name).touch()
+    assert [f.name for f in predefined_images(tmp_path)] == ["a.JPG", "b.png", "c.jpeg"]
+    assert predefined_images(tmp_path / "nowhere") == []
+
+
+def test_formats_that_start_other_programs_are_refused():
+    script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
+    with pytest.raises(ImageError, match="not an image"):
+        read_image(script)

@@ -1,0 +1,246 @@
+"""The loop: the same weights bit for bit, interrupted or not, and what happens when it fails."""
+
+import math
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+
+from ltkd import runs
+from ltkd.batches import Batches
+from ltkd.datasets import LongTailedData
+from ltkd.experiments import SCHEDULES
+from ltkd.networks import ResNet, image_logits
+from ltkd.training import Trainer, TrainingError, accelerator_for, rate, seed_epoch
+
+PLAIN = replace(SCHEDULES["digits"], epochs=3)
+EVERYTHING = replace(
+    PLAIN, augment=("crop", "flip", "autoaugment", "cutout"), cutmix=0.5, ema=0.9, batch_size=100
+)
+
+
+class Interrupter:
+    """Cross-entropy that is interrupted at one call, or gives a wrong loss there."""
+
+    def __init__(self, at: int | None = None, error=KeyboardInterrupt, value: float | None = None):
+        self.at, self.error, self.value, self.calls = at, error, value, 0
+
+    def __call__(self, batch, patches, done):
+        self.calls += 1
+        if self.calls == self.at:
+            if self.value is None:
+                raise self.error
+            return {"class": patches.sum() * self.value}
+        loss = torch.nn.functional.cross_entropy(image_logits(patches.float()), batch.labels)
+        return {"class": loss}
+
+
+def trainer(data: LongTailedData, state_file, objective=None, schedule=PLAIN, **options) -> Trainer:
+    torch.manual_seed(1)
+    batches = Batches(data.train, schedule.batch_size, schedule.augment, schedule.cutmix)
+    identity = options.pop("identity", {"experiment": {"seed": 0}})
+    network = ResNet(10, depth=8, width=8)
+    accelerator = accelerator_for(schedule.precision)
+    objective = objective or Interrupter()
+    return Trainer(
+        network, batches, objective, schedule, accelerator, state_file, identity, **options
+    )
+
+
+@pytest.fixture
+def state_file(tmp_path):
+    return tmp_path / "teacher_training.pth"
+
+
+def fitted(*arguments, **options) -> tuple[dict, list]:
+    """The weights after training, and the history; the state is removed, as its caller does."""
+    run = trainer(*arguments, **options)
+    history = run.fit()
+    run.state_file.unlink()
+    return run.plain.state_dict(), history
+
+
+def equal(first: dict, second: dict) -> bool:
+    return list(first) == list(second) and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_the_same_seed_gives_the_same_weights(digits, state_file):
+    first = fitted(digits, state_file, schedule=EVERYTHING)
+    torch.rand(7)  # what the caller draws does not matter
+    again = fitted(digits, state_file, schedule=EVERYTHING)
+    assert equal(first[0], again[0])
+    assert first[1] == again[1]
+    assert not equal(first[0], fitted(digits, state_file, schedule=EVERYTHING, seed=1)[0])
+
+
+@pytest.mark.parametrize("schedule", [PLAIN, EVERYTHING], ids=["plain", "everything"])
+@pytest.mark.parametrize("share", [0.1, 1.5, 2.99])
+def test_interrupted_and_resumed_gives_the_same_weights(
+    digits, state_file, schedule, share, capsys
+):
+    weights, history = fitted(digits, state_file, schedule=schedule)
+    batches = -(-len(digits.train.labels) // schedule.batch_size)
+    at = Interrupter(at=1 + int(share * batches))
+    with pytest.raises(KeyboardInterrupt):
+        fitted(digits, state_file, at, schedule=schedule)
+    resumed = fitted(digits, state_file, schedule=schedule)
+    assert equal(resumed[0], weights)
+    assert resumed[1] == history
+    said = f"Resumed the teacher after epoch {int(share)}." if share > 1 else ""
+    assert said in capsys.readouterr().out
+
+
+def test_interrupted_twice(digits, state_file):
+    weights, _ = fitted(digits, state_file, schedule=EVERYTHING)
+    for at in (6, 7):  # four batches an epoch: in the second and in the third
+        with pytest.raises(RuntimeError):
+            fitted(digits, state_file, Interrupter(at, RuntimeError), schedule=EVERYTHING)
+    assert equal(fitted(digits, state_file, schedule=EVERYTHING)[0], weights)
+
+
+def interrupted_state(data, state_file, **options) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fitted(data, state_file, Interrupter(at=8), **options)
+    assert state_file.exists()
+
+
+def test_the_state_of_another_experiment_is_not_resumed(digits, state_file, capsys):
+    weights, _ = fitted(digits, state_file)
+    interrupted_state(digits, state_file, identity={"experiment": {"seed": 5}})
+    assert equal(fitted(digits, state_file)[0], weights)
+    said = capsys.readouterr().out
+    assert f"{state_file} is not used (it belongs to another experiment): starting anew." in said
+
+
+def damage(state_file, kind: str) -> None:
+    content = state_file.read_bytes()
+    if kind == "truncated":
+        state_file.write_bytes(content[: len(content) // 2])
+    elif kind == "text":
+        state_file.write_text("no state")
+    else:  # a part is missing, after others that could be loaded
+        state = torch.load(state_file, weights_only=True)
+        del state["scheduler"]
+        torch.save(state, state_file)
+
+
+@pytest.mark.parametrize("kind", ["truncated", "text", "a part missing"])
+def test_a_damaged_state_starts_anew(digits, state_file, kind, capsys):
+    weights, history = fitted(digits, state_file)
+    interrupted_state(digits, state_file)
+    damage(state_file, kind)
+    assert fitted(digits, state_file)[1] == history
+    said = capsys.readouterr().out
+    assert f"{state_file} is not used (" in said
+    assert said.count("\n") == 1
+    interrupted_state(digits, state_file)
+    damage(state_file, kind)
+    assert equal(fitted(digits, state_file)[0], weights)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_no_number(digits, state_file, value):
+    weights, _ = fitted(digits, state_file)
+    with pytest.raises(TrainingError, match="no longer a number in epoch 2: lower the learning"):
+        fitted(digits, state_file, Interrupter(at=7, value=value))
+    history = torch.load(state_file, weights_only=True)["history"]
+    assert len(history) == 1  # the state of the epoch before is kept
+    assert equal(fitted(digits, state_file)[0], weights)
+
+
+def test_the_callers_random_numbers_stay_as_they_were(digits, state_file):
+    run = trainer(digits, state_file, schedule=EVERYTHING)
+    torch.manual_seed(11)
+    expected = torch.rand(5)
+    torch.manual_seed(11)
+    run.fit()
+    assert torch.equal(torch.rand(5), expected)
+
+
+def test_the_loss_falls_and_every_term_is_logged(digits, state_file, quick):
+    experiment = replace(quick, schedule=replace(PLAIN, epochs=10))
+    _, content = runs.train(experiment, digits, "teacher")
+    history = content["history"]
+    assert len(history) == 10
+    assert all(list(terms) == list(history[0]) for terms in history)
+    totals = [sum(terms.values()) for terms in history]
+    assert totals[-1] < 0.6 * totals[0]
+
+
+def test_history_is_the_mean_over_the_epochs_batches(digits, state_file):
+    values = iter(range(1, 100))
+
+    def counting(batch, patches, done):
+        return {"one": patches.sum() * 0 + next(values), "two": patches.sum() * 0 + 10}
+
+    _, history = fitted(digits, state_file, counting)
+    assert history == [{"one": v, "two": 10} for v in (3, 8, 13)]  # five batches an epoch
+
+
+def test_the_objective_is_told_how_far_training_is(digits, state_file):
+    seen, objective = [], Interrupter()
+
+    def listening(batch, patches, done):
+        seen.append(done)
+        return objective(batch, patches, done)
+
+    fitted(digits, state_file, listening)
+    assert seen == pytest.approx([i / 15 for i in range(15)])
+
+
+def test_the_average_is_that_of_the_formula(digits, state_file):
+    plain = trainer(digits, state_file, schedule=replace(PLAIN, epochs=1, ema=0.0))
+    averaged = trainer(digits, state_file, schedule=replace(PLAIN, epochs=1, ema=0.8))
+    expected = None
+
+    def step(*arguments):
+        nonlocal expected
+        weight = plain.plain.classifier.weight.detach().clone()
+        expected = weight if expected is None else 0.8 * expected + 0.2 * weight
+
+    plain.optimizer.register_step_post_hook(step)
+    plain.fit()
+    averaged.fit()
+    assert torch.allclose(averaged.plain.classifier.weight, expected, atol=1e-6)
+    assert not torch.allclose(plain.plain.classifier.weight, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("role", ["teacher", "student"])
+def test_bfloat16(digits, quick, role, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    experiment = replace(quick, schedule=replace(PLAIN, epochs=1, precision="bf16"))
+    assert accelerator_for("bf16").mixed_precision == "bf16"
+    network, content = runs.train(experiment, digits, role)
+    assert {p.dtype for p in network.parameters()} == {torch.float32}
+    assert math.isfinite(sum(content["history"][0].values()))
+
+
+def test_rate_rises_then_falls():
+    rates = [rate(step, 100, 0.3) for step in range(101)]
+    assert rates[0] == pytest.approx(1 / 30)
+    assert rates[29] == rates[30] == 1
+    assert rates[15] == pytest.approx(16 / 30)
+    assert rates[65] == pytest.approx(0.5)  # half of the way down
+    assert rates[100] == pytest.approx(0)
+    assert all(a > b for a, b in pairwise(rates[30:]))
+
+
+def test_epochs_and_roles_have_their_own_random_numbers():
+    def drawn(*words):
+        seed_epoch(*words)
+        return tuple(torch.rand(3).tolist())
+
+    with torch.random.fork_rng():
+        words = [(0, "teacher", 0), (0, "teacher", 1), (0, "student", 0), (1, "teacher", 0)]
+        assert len({drawn(*w) for w in words}) == 4
+        assert drawn(0, "teacher", 1) == drawn(0, "teacher", 1)
+
+
+def test_the_time_of_all_sessions_is_counted(digits, state_file):
+    with pytest.raises(KeyboardInterrupt):
+        fitted(digits, state_file, Interrupter(at=6))
+    before = torch.load(state_file, weights_only=True)["seconds"]
+    run = trainer(digits, state_file)
+    run.fit()
+    assert run.seconds > before > 0
