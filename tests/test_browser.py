@@ -194,7 +194,7 @@ def test_the_panel_in_jupyterlab(place, browser):
         page.screenshot(path=SCREENSHOTS / "lab-upload.png")
         upload(page, panel, folder / "text.png")
         panel.get_by_text("This is not an image that can be read").wait_for()
-        assert panel.get_by_role("button", name="Classify").is_disabled()
+        playwright.expect(panel.get_by_role("button", name="Classify")).to_be_disabled()
         page.screenshot(path=SCREENSHOTS / "lab-refused.png")
         upload(page, panel, folder / "large.png")
         panel.get_by_text("The file is larger than 8 MiB.").wait_for()
