@@ -1,6 +1,7 @@
 """The jobs without a notebook: python -m ltkd JOB EXPERIMENT; see JOBS below."""
 
 import argparse
+import signal
 import sys
 
 from . import datasets
@@ -46,9 +47,19 @@ def student(experiment: Experiment, options: dict) -> None:
 
 
 def _train(experiment: Experiment, role: str) -> None:
+    """Train in this process, or in all that torchrun or `accelerate launch` started."""
+    from .processes import start
     from .runs import train
 
-    train(experiment, datasets.build(experiment), role)
+    together = start()
+    with together.main_process_first():  # one process builds, the others read
+        data = datasets.build(experiment)
+    train(experiment, data, role)
+    together.destroy_process_group()
+
+
+def _stopped(*_) -> None:
+    raise KeyboardInterrupt
 
 
 def evaluate(experiment: Experiment, options: dict) -> None:
@@ -77,6 +88,7 @@ HELP = {
     "teacher_loss": "a name from losses.CLASS_LOSSES",
     "student_loss": "a name from losses.CLASS_LOSSES",
     "distillation": "a name from objectives.RECIPES",
+    "bank": "keep the teacher's outputs for so many epochs, whose augmentations then repeat",
 }
 JOBS = {
     "build": build,
@@ -91,6 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one job. Errors that a user can mend are one sentence, without a traceback."""
     options = vars(parser().parse_args(arguments))
     job, name = options.pop("job"), options.pop("experiment")
+    signal.signal(signal.SIGTERM, _stopped)  # what torchrun sends when another process has died
     from .checkpoints import CheckpointError
     from .training import TrainingError
 

@@ -62,8 +62,11 @@ class Batches:
         """Batches in an epoch."""
         return -(-len(self.labels) // self.batch_size)
 
-    def epoch(self) -> Iterator[Batch]:
-        """Yield one epoch's batches in a new order, newly augmented."""
+    def epoch(self, scale: float = 1.0) -> Iterator[Batch]:
+        """Yield one epoch's batches in a new order, newly augmented.
+
+        With a `scale` below 1 the images are made smaller, to that share of their side.
+        """
         order = torch.randperm(len(self.labels))
         filled = torch.cat([order] * (self.batch_size // len(order) + 2))
         rows = filled[: len(self) * self.batch_size].to(self.images.device)
@@ -72,6 +75,8 @@ class Batches:
             images, labels = self.images[block], self.labels[block]
             for name in self.augment:
                 images = AUGMENTATIONS[name](images)
+            if scale != 1:
+                images = v2.functional.resize(images, [round(scale * images.shape[-1])] * 2)
             for start in range(0, len(block), self.batch_size):
                 batch = slice(start, start + self.batch_size)
                 mixed = mix(images[batch], labels[batch], self.cutmix)

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from . import processes
+
 
 def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
     """KL(p ‖ q) over the last axis, from log-probabilities."""
@@ -176,7 +178,7 @@ def ltkd(
     """
     groups = [group for group in groups if group.any()]  # two classes leave two groups empty
     masses = _group_log_masses(teacher / temperature, groups)
-    sums = masses.flatten(0, -2).logsumexp(0)  # over the batch, (groups,)
+    sums = processes.mean(masses.exp().flatten(0, -2).sum(0)).log()  # over the batch, (groups,)
     rebalanced = F.log_softmax(masses - sums, -1)
     student_masses = _group_log_masses(student / temperature, groups)
     within = sum(_within(teacher, student, group, temperature) for group in groups)

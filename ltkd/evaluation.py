@@ -6,6 +6,7 @@ from scipy.stats import binned_statistic, binomtest
 from sklearn.metrics import accuracy_score, confusion_matrix, recall_score
 from torch import nn
 
+from . import processes
 from .datasets import Split
 from .networks import image_logits
 
@@ -17,15 +18,17 @@ def predict(
     """Logits of every image, float32 (N, C), or of every patch, (N, P, C).
 
     `images` is uint8 (N, 3, H, W). The network is put in evaluation mode, one view per image.
+    Several processes share the images; each gets the logits of all.
     """
     network.eval()
     device = next(network.parameters()).device
+    batches = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
     outputs = []
-    for start in range(0, len(images), batch_size):
-        batch = torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size]))
-        logits = network(batch.to(device)).float()
+    for batch in batches[processes.rank() :: processes.count()]:
+        logits = network(torch.from_numpy(np.ascontiguousarray(batch)).to(device)).float()
         outputs.append((logits if patches else image_logits(logits)).cpu().numpy())
-    return np.concatenate(outputs)
+    parts = processes.gather(outputs)
+    return np.concatenate([parts[i % len(parts)][i // len(parts)] for i in range(len(batches))])
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

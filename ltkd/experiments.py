@@ -44,12 +44,14 @@ class Experiment:
     validation: int = 50  # images per class at most, from those that the cut leaves out
     image_size: int = 32  # pixels, height and width
     depth: int = 32
+    stem_stride: int = 1  # of the first convolution, for 32 pixels
     width: int = 16  # channels of the student's first stage
     teacher_width: int = 16
     teacher_loss: str = "cross_entropy"  # a key of losses.CLASS_LOSSES
     student_loss: str = "balanced_softmax"
     student_tail_loss: str | None = None  # the loss of tail images; None: student_loss for all
     distillation: str = "image_and_patch"  # a key of distillation.RECIPES
+    bank: int = 0  # the student's augmentations come again after so many epochs; see bank.py
     schedule: Schedule = SCHEDULES["fast"]
     seed: int = 0  # of weights, order and augmentation
     folder: str | None = None  # the user's class folders, for source "folder"
@@ -213,6 +215,7 @@ OPTIONS = {
     "teacher_loss": str,
     "student_loss": str,
     "distillation": str,
+    "bank": int,
 }
 
 # Which fields change the data, and which the training; the tag stands in the name.
@@ -225,6 +228,7 @@ DATA_TAGS = {
 }
 TEACHER_TAGS = {
     "depth": "depth",
+    "stem_stride": "stem",
     "teacher_width": "teacher_width",
     "teacher_loss": "teacher_",
     "seed": "seed",
@@ -234,6 +238,7 @@ STUDENT_TAGS = {
     "student_loss": "",
     "student_tail_loss": "tail_",
     "distillation": "",
+    "bank": "bank",
 }
 
 EXPERIMENTS = {

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from . import processes
+
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """−log softmax(z)_y, per image (B,).
@@ -99,8 +101,8 @@ def decouple(
     weights = torch.ones_like(losses) if weights is None else weights
     in_head, in_tail = weights * head[labels], weights * ~head[labels]
     return (
-        (losses * in_head).sum() / in_head.sum().clamp(min=1e-6),
-        (losses * in_tail).sum() / in_tail.sum().clamp(min=1e-6),
+        (losses * in_head).sum() / processes.mean(in_head.sum()).clamp(min=1e-6),
+        (losses * in_tail).sum() / processes.mean(in_tail.sum()).clamp(min=1e-6),
     )
 
 
@@ -182,7 +184,7 @@ class ClassLoss:
         losses = CLASS_LOSSES[self.name](logits, labels, self.counts)
         own = self._deferred(self.name, weights, labels, done)
         if not self.tail_name:
-            return {"class": (own * losses).sum() / own.sum()}
+            return {"class": (own * losses).sum() / processes.mean(own.sum())}
         head, _ = decouple(losses, labels, self.head, own)
         losses = CLASS_LOSSES[self.tail_name](logits, labels, self.counts)
         own = self._deferred(self.tail_name, weights, labels, done)

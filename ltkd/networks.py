@@ -35,7 +35,8 @@ class ResNet(nn.Module):
     classes : number of classes C
     depth : 6n + 2 layers; 32 has 464,154 parameters at 10 classes
     width : channels of the first of three stages (16 in the literature)
-    grid : the last feature map is pooled to grid × grid patches
+    grid : the last feature map is pooled to grid × grid patches; where its side is no multiple of
+        `grid` (training on smaller images), to the next smaller number that divides it
     classifier : "linear", or "cosine": weights and feature both scaled to length 1, and the
         result multiplied by `scale`, as LDAM (Cao et al. 2019) wants it
     stem_stride : stride of the first convolution; 2 for 64-pixel images
@@ -88,16 +89,15 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) → patch logits (B, P, C), P = grid²."""
+        """Square images (B, 3, S, S) → patch logits (B, P, C), P = grid²."""
         x = (images - self.mean) / self.std
         x = F.relu(self.norm(self.stem(x.contiguous(memory_format=torch.channels_last))))
         x = self.blocks(x)  # (B, F, h, w)
-        if x.shape[-1] % self.grid or x.shape[-2] != x.shape[-1]:
-            raise ValueError(
-                f"A feature map of {x.shape[-2]} × {x.shape[-1]} cannot be cut into {self.grid} × "
-                f"{self.grid} equal patches: use square images whose side fits."
-            )
-        x = F.avg_pool2d(x, x.shape[-1] // self.grid)  # (B, F, G, G)
+        height, side = x.shape[-2:]
+        if height != side:
+            raise ValueError(f"Images must be square; this feature map is {height} × {side}.")
+        grid = next(g for g in range(self.grid, 0, -1) if side % g == 0)
+        x = F.avg_pool2d(x, side // grid)  # (B, F, G, G)
         features = x.flatten(2).transpose(1, 2)  # (B, P, F)
         if not self.cosine:
             return self.classifier(features)

@@ -9,11 +9,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from . import distillation
 from .longtail import class_groups
 from .losses import class_balanced_weights
 from .networks import image_logits
+
+PATCH_BYTES = 16 * 2**20  # of patch logits whose losses are computed at a time
 
 CHOICES = {
     "image": (None, "kd", "dkd", "bkd", "dive", "ltkd", "decoupled"),
@@ -133,17 +136,14 @@ class DistillationLoss:
         No gradient reaches the teacher.
         """
         teacher, recipe, terms = teacher.detach(), self.recipe, {}
-        target = teacher - self.bias if recipe.calibrated else teacher
         if recipe.image:
-            values = self._image_terms(image_logits(student), image_logits(target), labels)
+            target = image_logits(teacher)
+            target = target - self.bias if recipe.calibrated else target
+            values = self._image_terms(image_logits(student), target, labels)
             terms |= {name: recipe.image_weight * v.mean() for name, v in values.items()}
         if recipe.patch:
-            weights = self.patch_weights(teacher)  # (B, P)
-            values = self._patch_terms(student, target)
-            terms |= {
-                f"patch_{name}": recipe.patch_weight * (weights * v).mean()
-                for name, v in values.items()
-            }
+            values = self._patch_means(student, teacher)
+            terms |= {f"patch_{name}": recipe.patch_weight * v for name, v in values.items()}
         return terms
 
     def patch_weights(self, teacher: Tensor) -> Tensor:
@@ -157,6 +157,27 @@ class DistillationLoss:
         else:
             scores = 1 - distillation.ambiguity(posteriors, self.head)
         return distillation.patch_weights(scores, recipe.control)
+
+    def _patch_means(self, student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
+        """The weighted patch losses, averaged over images and patches.
+
+        With many classes the images are taken a few at a time and computed again for the
+        gradient, so that what lies between holds PATCH_BYTES per tensor and not B · P · C.
+        """
+        few = max(1, PATCH_BYTES // (4 * student[0].numel()))
+        if few >= len(student):
+            return self._weighted(student, teacher)
+        means: dict[str, Tensor] = {}
+        for part, seen in zip(student.split(few), teacher.split(few), strict=True):
+            share = len(part) / len(student)
+            for name, value in checkpoint(self._weighted, part, seen, use_reentrant=False).items():
+                means[name] = means.get(name, 0) + share * value
+        return means
+
+    def _weighted(self, student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
+        weights = self.patch_weights(teacher)  # (B, P)
+        target = teacher - self.bias if self.recipe.calibrated else teacher
+        return {n: (weights * v).mean() for n, v in self._patch_terms(student, target).items()}
 
     def _image_terms(self, student: Tensor, teacher: Tensor, labels: Tensor) -> dict[str, Tensor]:
         kind, temperature = self.recipe.image, self.recipe.temperature
@@ -185,14 +206,15 @@ class DistillationLoss:
         )  # fmt: skip
 
 
-def mean_posterior(posteriors: Tensor, labels: Tensor, classes: int) -> Tensor:
+def mean_posterior(posteriors: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
     """Average patch posteriors (N, P, C) over each class's images, then over classes: (C,).
 
-    >>> mean_posterior(torch.tensor([[[1.0, 0.0]], [[1.0, 0.0]], [[0.0, 1.0]]]),
-    ...                torch.tensor([0, 0, 1]), 2)
+    `counts` are the training images per class, (C,). Given a part of the images, returns what they
+    add: the parts' sum is the mean over all.
+
+    >>> posteriors = torch.tensor([[[1.0, 0.0]], [[1.0, 0.0]], [[0.0, 1.0]]])
+    >>> mean_posterior(posteriors, torch.tensor([0, 0, 1]), counts=torch.tensor([2, 1]))
     tensor([0.5000, 0.5000])
     """
-    per_image = posteriors.mean(1)
-    share = F.one_hot(labels, classes).to(per_image)
-    share = share / share.sum(0).clamp(min=1)  # (N, C): every class's images sum to 1
-    return (share.T @ per_image).sum(0) / (share.sum(0) > 0).sum()
+    classes = (counts > 0).sum()
+    return (1 / (counts[labels] * classes)).to(posteriors) @ posteriors.mean(1)

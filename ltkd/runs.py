@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
-from torch.nn import functional as F
 
-from .batches import Batch, Batches, channel_statistics
+from . import processes
+from .batches import Batches, channel_statistics
 from .checkpoints import CheckpointError, load_checkpoint, save_checkpoint, versions
 from .datasets import LongTailedData
 from .evaluation import compare, evaluate, evaluate_network, predict
@@ -21,11 +20,14 @@ from .experiments import OPTIONS, SCHEDULES, Experiment
 from .files import shown, write_atomically, write_json
 from .images import predefined_images
 from .longtail import largest_first, spread
-from .losses import ClassLoss, log_prior
-from .networks import ResNet, image_logits
-from .objectives import DistillationLoss, mean_posterior, recipe_named
+from .losses import ClassLoss
+from .networks import ResNet
+from .objectives import recipe_named
+from .processes import say
+from .supervision import objective_for
 from .training import Trainer, accelerator_for, seed_epoch
 
+POSTERIOR_BYTES = 64 * 2**20  # of patch posteriors at a time
 ROLES = ("teacher", "student")
 
 
@@ -36,6 +38,11 @@ def state_file(experiment: Experiment, role: str) -> Path:
 
 def new_network(experiment: Experiment, data: LongTailedData, role: str) -> ResNet:
     """A network for the role with fresh weights from the experiment's seed."""
+    if experiment.image_size % 32:
+        raise ValueError(
+            f"The network needs images whose side is a multiple of 32 pixels, not "
+            f"{experiment.image_size}: change the experiment's image_size."
+        )
     mean, std = channel_statistics(data.train.images)
     loss = experiment.teacher_loss if role == "teacher" else experiment.student_loss
     with torch.random.fork_rng():
@@ -45,34 +52,10 @@ def new_network(experiment: Experiment, data: LongTailedData, role: str) -> ResN
             experiment.depth,
             experiment.teacher_width if role == "teacher" else experiment.width,
             classifier="cosine" if loss == "ldam_drw" else "linear",
-            stem_stride=max(1, experiment.image_size // 32),
+            stem_stride=experiment.stem_stride * experiment.image_size // 32,
             mean=mean,
             std=std,
         )
-
-
-def teacher_bias(experiment: Experiment, counts: Tensor) -> Tensor:
-    """What the class prior added to the teacher's logits, (C,).
-
-    A loss that already adds the log prior while training (Balanced Softmax, logit adjustment)
-    leaves none in the logits; nor, nearly, do margins and re-weighting.
-    """
-    biased = experiment.teacher_loss in ("cross_entropy", "focal")
-    return log_prior(counts) if biased else torch.zeros(len(counts))
-
-
-def distillation_loss(
-    experiment: Experiment, data: LongTailedData, teacher: ResNet
-) -> DistillationLoss:
-    """The experiment's distillation, with what it needs to know of teacher and data."""
-    device = next(teacher.parameters()).device
-    counts, head = torch.from_numpy(data.counts), torch.from_numpy(data.head)
-    bias = teacher_bias(experiment, counts)
-    patches = torch.from_numpy(predict(teacher, data.train.images, patches=True))
-    posteriors = F.softmax(patches - bias, -1)
-    mean = mean_posterior(posteriors, torch.from_numpy(data.train.labels), len(counts))
-    values = (value.to(device) for value in (counts, head, bias, mean))
-    return DistillationLoss(experiment.distillation, *values)
 
 
 def train(experiment: Experiment, data: LongTailedData, role: str) -> tuple[ResNet, dict]:
@@ -87,7 +70,7 @@ def train(experiment: Experiment, data: LongTailedData, role: str) -> tuple[ResN
     path = experiment.model_file(role)
     done = _finished(experiment, data, path)
     if done:
-        print(f"The {role} is loaded from {shown(path)}.")
+        say(f"The {role} is loaded from {shown(path)}.")
         return done
     teacher = train(experiment, data, "teacher")[0] if role == "student" else None
     network, history, seconds = _fit(experiment, data, role, teacher)
@@ -97,9 +80,11 @@ def train(experiment: Experiment, data: LongTailedData, role: str) -> tuple[ResN
         "seconds": seconds,
         "parameters": sum(p.numel() for p in network.parameters()),
     }
-    save_checkpoint(path, network, data, experiment, role, metrics, history)
-    state_file(experiment, role).unlink(missing_ok=True)
-    print(f"The {role} is trained ({seconds:.0f} s) and saved to {shown(path)}.")
+    if processes.is_main():
+        save_checkpoint(path, network, data, experiment, role, metrics, history)
+        state_file(experiment, role).unlink(missing_ok=True)
+        print(f"The {role} is trained ({seconds:.0f} s) and saved to {shown(path)}.")
+    processes.wait()
     return load_checkpoint(path)
 
 
@@ -117,13 +102,13 @@ def _finished(experiment: Experiment, data: LongTailedData, path: Path):
     try:
         network, content = load_checkpoint(path, len(data.class_names))
     except CheckpointError as error:
-        print(f"{error} It is trained again now.")
+        say(f"{error} It is trained again now.")
         return None
     ours = experiment.as_dict() | {"expected": None, "folder": None, "base": None}
     theirs = content["experiment"] | {"expected": None, "folder": None, "base": None}
     same_classes = content["class_names"] == list(data.class_names)
     if theirs != ours or content["counts"] != data.counts.tolist() or not same_classes:
-        print(f"{shown(path)} is of another experiment or other data: it is trained again now.")
+        say(f"{shown(path)} is of another experiment or other data: it is trained again now.")
         return None
     return network, content
 
@@ -132,9 +117,9 @@ def _fit(experiment: Experiment, data: LongTailedData, role: str, teacher: ResNe
     accelerator = accelerator_for(experiment.schedule.precision)
     device, schedule = accelerator.device, experiment.schedule
     numbers = "float32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision
-    accelerator.print(
+    say(
         f"Training the {role} of {experiment.name}: {schedule.epochs} epochs on {device.type}, "
-        f"{accelerator.num_processes} process(es), {numbers}."
+        f"{processes.count()} process(es), {numbers}."
     )
     batches = Batches(
         data.train,
@@ -142,9 +127,9 @@ def _fit(experiment: Experiment, data: LongTailedData, role: str, teacher: ResNe
         schedule.augment,
         schedule.cutmix,
         device,
-        (accelerator.process_index, accelerator.num_processes),
+        (processes.rank(), processes.count()),
     )
-    objective = _objective(experiment, data, role, teacher, accelerator)
+    objective = objective_for(experiment, data, teacher, accelerator, len(batches))
     trainer = Trainer(
         new_network(experiment, data, role),
         batches,
@@ -155,34 +140,10 @@ def _fit(experiment: Experiment, data: LongTailedData, role: str, teacher: ResNe
         {"experiment": experiment.as_dict(), "counts": data.counts.tolist(), "role": role},
         experiment.seed,
         role,
+        experiment.bank if role == "student" else 0,
     )
     history = trainer.fit()
     return trainer.plain, history, trainer.seconds
-
-
-def _objective(experiment, data, role, teacher, accelerator):
-    """The teacher learns from labels, the student from labels and teacher."""
-    counts = torch.from_numpy(data.counts).to(accelerator.device)
-    head = torch.from_numpy(data.head).to(accelerator.device)
-    if role == "teacher":
-        class_loss = ClassLoss(experiment.teacher_loss, counts)
-    else:
-        class_loss = ClassLoss(experiment.student_loss, counts, experiment.student_tail_loss, head)
-        teacher = teacher.to(accelerator.device, memory_format=torch.channels_last).eval()
-        distil = distillation_loss(experiment, data, teacher)
-
-    def objective(batch: Batch, patches: Tensor, done: float) -> dict[str, Tensor]:
-        patches = patches.float()
-        terms = class_loss(
-            image_logits(patches), batch.labels, batch.pasted_labels, batch.pasted_share, done
-        )
-        if role == "student":
-            with torch.no_grad(), accelerator.autocast():
-                seen = teacher(batch.images)
-            terms |= distil(patches, seen.float(), batch.labels)
-        return terms
-
-    return objective
 
 
 def results(experiment: Experiment, data: LongTailedData) -> dict:

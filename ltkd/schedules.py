@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
+OPTIMIZERS = ("sgd", "muon")
+
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and with which optimiser a network is trained (SGD with Nesterov momentum).
+    """How long and with which optimiser a network is trained.
 
     The learning rate rises over the first `warmup` share of the steps and falls along a cosine
     afterwards: a small share is "warm-up and cosine", 0.3 is one-cycle (Smith 2018).
@@ -13,15 +15,19 @@ class Schedule:
 
     name: str
     epochs: int
-    batch_size: int = 128
+    batch_size: int = 128  # over all processes
+    optimizer: str = "sgd"  # or "muon", see optimizers.Muon; both with Nesterov momentum
     learning_rate: float = 0.1  # at its peak
+    muon_rate: float = 0.05  # of the convolutions, with "muon"
     warmup: float = 0.025  # share of all steps
     momentum: float = 0.9
     weight_decay: float = 5e-4
     augment: tuple[str, ...] = ("crop", "flip")  # see batches.AUGMENTATIONS
     cutmix: float = 0.0  # share of the batches that are mixed
     ema: float = 0.0  # decay of the averaged weights; 0 keeps no average
+    small: float = 0.0  # share of the epochs, the first, on images of three quarters of the side
     precision: str = "bf16"  # "bf16" where the device has it, else float32; "no": float32
+    compile: bool = False  # by torch.compile: most of a minute at the start, faster steps after
 
     def __post_init__(self):
         if self.epochs < 1 or self.batch_size < 2:
@@ -29,13 +35,17 @@ class Schedule:
                 f"A schedule needs at least 1 epoch and batches of at least 2 images, not "
                 f"{self.epochs} and {self.batch_size}."
             )
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(
+                f"Unknown optimizer {self.optimizer!r}; choose one of {', '.join(OPTIMIZERS)}."
+            )
 
 
 SCHEDULES = {
     s.name: s
     for s in (
-        Schedule("digits", 60, 64, 0.1, 0.3, augment=("crop",), precision="no"),
-        Schedule("fast", 45, 128, 0.2, 0.3),
-        Schedule("paper", 200, 128, 0.1, augment=("crop", "flip", "autoaugment", "cutout")),
+        Schedule("digits", 60, 64, warmup=0.3, augment=("crop",), precision="no"),
+        Schedule("fast", 45, learning_rate=0.2, warmup=0.3),
+        Schedule("paper", 200, augment=("crop", "flip", "autoaugment", "cutout")),
     )
 }

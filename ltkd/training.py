@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,12 +18,27 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from . import processes
 from .batches import Batch, Batches
+from .compiling import compiled
 from .experiments import Schedule
 from .files import progress, write_atomically
+from .optimizers import optimizer_for
 
-# (batch, patch logits (B, P, C), share of training done) → named loss terms, to be added up
-Objective = Callable[[Batch, Tensor, float], dict[str, Tensor]]
+
+class Step(NamedTuple):
+    """Where the training stands."""
+
+    epoch: int  # from 0
+    index: int  # of the batch in its epoch
+    done: float  # share of the training, 0..1
+
+
+# (batch, patch logits (B, P, C), step) → named loss terms, to be added up
+Objective = Callable[[Batch, Tensor, Step], dict[str, Tensor]]
+
+
+SMALL = 0.75  # side of the small images of a schedule, as a share of the whole
 
 
 class TrainingError(Exception):
@@ -36,10 +52,9 @@ def accelerator_for(precision: str) -> Accelerator:
     former choice is forgotten first. Process group and device stay as they are.
     """
     AcceleratorState._reset_state(reset_partial_state=False)
-    device = Accelerator().device
-    fast = device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
-    AcceleratorState._reset_state(reset_partial_state=False)
-    return Accelerator(mixed_precision="bf16" if precision == "bf16" and fast else "no")
+    cpu = processes.start().device.type == "cpu"
+    fast = not cpu or torch.cpu._is_avx512_bf16_supported()
+    return Accelerator(mixed_precision="bf16" if precision == "bf16" and fast else "no", cpu=cpu)
 
 
 def seed_epoch(seed: int, role: str, epoch: int) -> None:
@@ -69,6 +84,10 @@ class Trainer:
     objective : gives the named loss terms of a batch
     state_file : where the state is kept while training runs
     identity : plain values; a state that has others is not resumed
+    repeat : order and augmentation of the batches come again after so many epochs; 0: never
+
+    With several processes the gradients are averaged over them, BatchNorm counts the images of
+    all, and the first one writes the state.
     """
 
     def __init__(
@@ -82,25 +101,23 @@ class Trainer:
         identity: dict,
         seed: int = 0,
         role: str = "teacher",
+        repeat: int = 0,
     ):
         self.batches, self.objective, self.schedule = batches, objective, schedule
         self.accelerator, self.state_file, self.identity = accelerator, state_file, identity
         self.seed, self.role, self.steps = seed, role, schedule.epochs * len(batches)
+        self.repeat = repeat or schedule.epochs
         network = network.to(accelerator.device, memory_format=torch.channels_last)
-        optimizer = torch.optim.SGD(
-            network.parameters(),
-            lr=schedule.learning_rate,
-            momentum=schedule.momentum,
-            weight_decay=schedule.weight_decay,
-            nesterov=True,
-        )
+        network = processes.share_batch_norm(network)
+        optimizer = optimizer_for(network, schedule)
         average = get_ema_multi_avg_fn(schedule.ema)
         self.plain, self.optimizer, self.history = network, optimizer, []
         self.seconds = 0.0  # spent on the epochs of the history, over all sessions
         self.averaged = (
             AveragedModel(network, multi_avg_fn=average, use_buffers=True) if schedule.ema else None
         )
-        self.network = accelerator.prepare_model(network)
+        prepared = accelerator.prepare_model(network)
+        self.network = compiled(prepared) if schedule.compile else prepared
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: rate(step, self.steps, schedule.warmup)
         )
@@ -111,7 +128,7 @@ class Trainer:
         The state is saved after every epoch and taken up again by a later call with the same
         arguments; interrupted or not, the weights come out the same. The caller removes the state
         once the result is safe. The network ends with the averaged weights where the schedule has
-        an `ema`. Raises TrainingError where the loss is no number.
+        an `ema`. Raises TrainingError where the loss is no number, or another process has ended.
         """
         with torch.random.fork_rng():  # the caller's random numbers stay as they were
             self._resume()
@@ -124,23 +141,36 @@ class Trainer:
             )
             for epoch in bar:
                 start = time.perf_counter()
-                terms = self._epoch(epoch)
+                terms = self._alive(epoch)
                 self.seconds += time.perf_counter() - start
                 bar.set_postfix(loss=f"{sum(terms.values()):.3f}")
                 self.history.append(terms)
                 self._save()
         if self.averaged is not None:
             self.plain.load_state_dict(self.averaged.module.state_dict())
-        self.plain = self.accelerator.unwrap_model(self.network, keep_fp32_wrapper=False)
+        self.plain = self.accelerator.unwrap_model(self.plain, keep_fp32_wrapper=False)
         return self.history
 
+    def _alive(self, epoch: int) -> dict[str, float]:
+        try:
+            return self._epoch(epoch)
+        except RuntimeError as error:  # what torch raises where the connection is lost
+            if processes.count() == 1:
+                raise
+            reason = str(error).partition("\n")[0]
+            raise TrainingError(
+                f"Process {processes.rank()} lost the others in epoch {epoch + 1} ({reason}). The "
+                f"same command goes on after epoch {len(self.history)}."
+            ) from error
+
     def _epoch(self, epoch: int) -> dict[str, float]:
-        seed_epoch(self.seed, self.role, epoch)
-        self.network.train()
+        seed_epoch(self.seed, self.role, epoch % self.repeat)
+        self.plain.train()
         sums: dict[str, Tensor] = {}
-        for index, batch in enumerate(self.batches.epoch()):
-            done = (epoch * len(self.batches) + index) / self.steps
-            terms = self.objective(batch, self.network(batch.images), done)
+        scale = SMALL if epoch < round(self.schedule.small * self.schedule.epochs) else 1.0
+        for index, batch in enumerate(self.batches.epoch(scale)):
+            step = Step(epoch, index, (epoch * len(self.batches) + index) / self.steps)
+            terms = self.objective(batch, self.network(batch.images), step)
             self.accelerator.backward(sum(terms.values()))
             self.optimizer.step()
             self.scheduler.step()
@@ -149,7 +179,8 @@ class Trainer:
                 self.averaged.update_parameters(self.plain)
             for name, term in terms.items():
                 sums[name] = sums.get(name, 0) + term.detach()
-        means = {name: total.item() / len(self.batches) for name, total in sums.items()}
+        values = processes.mean(torch.stack(list(sums.values()))).tolist()
+        means = {name: value / len(self.batches) for name, value in zip(sums, values, strict=True)}
         if not all(map(math.isfinite, means.values())):
             raise TrainingError(
                 f"The {self.role}'s loss is no longer a number in epoch {epoch + 1}: lower the "

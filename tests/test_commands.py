@@ -199,14 +199,14 @@ def test_teacher_and_student_go_on_where_they_stopped(digits, shorten, tmp_path,
 
 
 def test_gradients_reach_only_the_student(digits, quick, monkeypatch):
-    teachers, objective = [], runs._objective
+    teachers, objective = [], runs.objective_for
 
-    def watched(experiment, data, role, teacher, accelerator):
+    def watched(experiment, data, teacher, *rest):
         teachers.append(teacher)
-        return objective(experiment, data, role, teacher, accelerator)
+        return objective(experiment, data, teacher, *rest)
 
     before = {k: v.clone() for k, v in runs.train(quick, digits, "teacher")[0].state_dict().items()}
-    monkeypatch.setattr(runs, "_objective", watched)
+    monkeypatch.setattr(runs, "objective_for", watched)
     student = runs.train(quick, digits, "student")[0].state_dict()
     (teacher,) = teachers
     after = teacher.state_dict()

@@ -91,11 +91,15 @@ def test_wrong_classifier():
         ResNet(10, classifier="quadratic")
 
 
-def test_images_that_cannot_be_cut():
-    with pytest.raises(ValueError, match="10 × 10 cannot be cut into 4 × 4"):
-        small()(images_of(side=40))
+def test_images_that_are_not_square():
     with pytest.raises(ValueError, match="8 × 4"):
         small()(images_of()[:, :, :, :16])
+
+
+@pytest.mark.parametrize("side, patches", [(32, 16), (24, 9), (16, 16), (20, 1)])
+def test_smaller_images_have_patches_that_divide_the_map(side, patches):
+    with torch.no_grad():
+        assert small()(images_of(side=side)).shape[1] == patches
 
 
 def test_images_of_64_pixels():

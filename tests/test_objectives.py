@@ -175,15 +175,17 @@ def test_shuffled_keeps_the_weights_of_an_image():
 def test_mean_posterior_is_balanced_over_classes():
     # Class 0 has two images with patch means 0.8 and 0.6: 0.7. Class 1 has one: 0.1. Mean 0.4.
     first = [[[0.9, 0.1], [0.7, 0.3]], [[0.6, 0.4], [0.6, 0.4]], [[0.2, 0.8], [0.0, 1.0]]]
-    found = mean_posterior(torch.tensor(first), torch.tensor([0, 0, 1]), 2)
+    found = mean_posterior(torch.tensor(first), torch.tensor([0, 0, 1]), torch.tensor([2, 1]))
     assert found.tolist() == pytest.approx([0.4, 0.6])
     again = torch.tensor(first + first[2:] * 5)  # five more images of class 1 change nothing
-    found = mean_posterior(again, torch.tensor([0, 0, 1, 1, 1, 1, 1, 1]), 2)
+    found = mean_posterior(again, torch.tensor([0, 0, 1, 1, 1, 1, 1, 1]), torch.tensor([2, 6]))
     assert found.tolist() == pytest.approx([0.4, 0.6])
 
 
 def test_mean_posterior_leaves_out_classes_without_images():
-    found = mean_posterior(torch.tensor([[[0.2, 0.3, 0.5]]]), torch.tensor([2]), 3)
+    found = mean_posterior(
+        torch.tensor([[[0.2, 0.3, 0.5]]]), torch.tensor([2]), torch.tensor([0, 0, 1])
+    )
     assert found.tolist() == pytest.approx([0.2, 0.3, 0.5])
 
 

@@ -11,7 +11,8 @@ from ltkd import runs
 from ltkd.__main__ import parser
 from ltkd.experiments import Experiment
 from ltkd.images import predefined_images, read_image
-from ltkd.runs import command, save_predefined_images, teacher_bias
+from ltkd.runs import command, save_predefined_images
+from ltkd.supervision import teacher_bias
 from ltkd.training import Trainer
 
 

@@ -181,12 +181,14 @@ def test_history_is_the_mean_over_the_epochs_batches(digits, state_file):
 def test_the_objective_is_told_how_far_training_is(digits, state_file):
     seen, objective = [], Interrupter()
 
-    def listening(batch, patches, done):
-        seen.append(done)
-        return objective(batch, patches, done)
+    def listening(batch, patches, step):
+        seen.append(step)
+        return objective(batch, patches, step)
 
     fitted(digits, state_file, listening)
-    assert seen == pytest.approx([i / 15 for i in range(15)])
+    assert [step.done for step in seen] == pytest.approx([i / 15 for i in range(15)])
+    assert [step.epoch for step in seen] == [0] * 5 + [1] * 5 + [2] * 5
+    assert [step.index for step in seen] == [*range(5)] * 3
 
 
 def test_the_average_is_that_of_the_formula(digits, state_file):

@@ -1,0 +1,82 @@
+"""What the teacher says of augmented images, kept in files: a large teacher is asked once."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from . import processes
+from .files import shown
+
+
+class TeacherBank:
+    """Patch logits of the teacher for every batch of `epochs` epochs, bfloat16, memory-mapped.
+
+    The training loop repeats order and augmentation after `epochs` epochs, so the teacher is asked
+    in the first ones only, and not at all by a second student of the same teacher, seed and
+    schedule. An epoch takes images × patches × classes × 2 bytes on the disk; in memory only the
+    batch in use.
+
+    Parameters
+    ----------
+    teacher : takes uint8 (B, 3, S, S), gives patch logits (B, P, C)
+    folder : where the files are, see `bank_folder`
+    epochs : after how many epochs the batches come again
+    batches : batches in an epoch
+    """
+
+    def __init__(
+        self, teacher: Callable[[Tensor], Tensor], folder: Path, epochs: int, batches: int
+    ):
+        self.teacher, self.folder, self.epochs, self.batches = teacher, folder, epochs, batches
+        self.current = -1  # the epoch whose file is open
+        self.stored: np.ndarray | None = None  # that file, where it is to be read
+        self.part: BinaryIO | None = None  # where it is to be written
+
+    def __call__(self, images: Tensor, epoch: int, index: int) -> Tensor:
+        """The teacher's patch logits (B, P, C) for batch `index` of `epoch`, bfloat16."""
+        name = f"{epoch % self.epochs:04}-{images.shape[-1]}px-{processes.rank()}.npy"
+        file = self.folder / name
+        if epoch != self.current:
+            self.current = epoch
+            self.stored = np.load(file, mmap_mode="r") if file.exists() else None
+        if self.stored is not None:
+            values = torch.from_numpy(np.array(self.stored[index])).view(torch.bfloat16)
+            return values.to(images.device)
+        said = self.teacher(images).bfloat16()
+        self._store(file, index, said.cpu().view(torch.int16).numpy())
+        return said
+
+    def _store(self, file: Path, index: int, values: np.ndarray) -> None:
+        """Write one batch; the file gets its name when the epoch is whole."""
+        if index == 0:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.part = file.with_suffix(".part").open("wb")
+            header = {
+                "descr": "<i2",
+                "fortran_order": False,
+                "shape": (self.batches, *values.shape),
+            }
+            np.lib.format.write_array_header_1_0(self.part, header)
+            if self.current == 0:
+                size = self.epochs * self.batches * values.nbytes * processes.count() / 2**20
+                processes.say(
+                    f"The teacher's outputs take {size:,.0f} MiB in {shown(self.folder)}."
+                )
+        self.part.write(values.tobytes())
+        if index == self.batches - 1:
+            self.part.close()
+            os.replace(self.part.name, file)
+
+
+def bank_folder(parent: Path, teacher: nn.Module, identity: dict) -> Path:
+    """The folder of outputs of this teacher on these batches: another teacher, another folder."""
+    digest = hashlib.sha256(repr(sorted(identity.items())).encode())
+    for name, value in sorted(teacher.state_dict().items()):
+        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return parent / f"teacher-outputs-{digest.hexdigest()[:12]}"

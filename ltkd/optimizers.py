@@ -1,0 +1,83 @@
+"""Optimisers: SGD, and Muon for short schedules."""
+
+import torch
+from torch import Tensor, nn
+
+from .schedules import Schedule
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of Jordan et al. (2024)
+
+
+def orthogonalised(matrix: Tensor, steps: int = 4) -> Tensor:
+    """Bring all singular values of `matrix`, (M, N), near 1: U Sᵀ of its decomposition, roughly.
+
+    A Newton-Schulz iteration in bfloat16, cheaper than the decomposition; the singular values end
+    between 0.7 and 1.2 (Jordan et al. 2024, "Muon").
+
+    >>> values = torch.linalg.svdvals(orthogonalised(torch.diag(torch.tensor([3.0, 1.0])), 5))
+    >>> bool(((values > 0.6) & (values < 1.3)).all())
+    True
+    """
+    a, b, c = NEWTON_SCHULZ
+    x = matrix.bfloat16()
+    x = x.T if len(x) > x.shape[1] else x
+    x = x / (x.norm() + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    x = x.T if len(matrix) > matrix.shape[1] else x
+    return x.to(matrix.dtype)
+
+
+class Muon(torch.optim.SGD):
+    """SGD with Nesterov momentum; in groups with `orthogonal` the update is orthogonalised.
+
+    Meant for convolutions before a BatchNorm, whose scale means nothing: their weights are kept at
+    a mean square of 1 per output, so the learning rate is a rotation per step. torch.optim.Muon
+    takes matrices only, not convolutions.
+    """
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        gradients = []
+        for group in self.param_groups:
+            for weight in group["params"] if group.get("orthogonal") else ():
+                if weight.grad is not None:
+                    self._rotate(weight, group["lr"], group["momentum"])
+                    gradients.append((weight, weight.grad))
+                    weight.grad = None  # leaves the others to SGD
+        loss = super().step(closure)
+        for weight, gradient in gradients:
+            weight.grad = gradient
+        return loss
+
+    def _rotate(self, weight: Tensor, rate: float, momentum: float) -> None:
+        state = self.state[weight]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(weight)
+        average = state["momentum_buffer"].lerp_(weight.grad, 1 - momentum)
+        update = weight.grad.lerp(average, momentum)
+        weight.mul_(len(weight) ** 0.5 / weight.norm())
+        weight.sub_(rate * orthogonalised(update.flatten(1)).view_as(weight))
+
+
+def optimizer_for(network: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
+    """The schedule's optimiser over the network's parameters."""
+    plain = {
+        "lr": schedule.learning_rate,
+        "momentum": schedule.momentum,
+        "weight_decay": schedule.weight_decay,
+        "nesterov": True,
+    }
+    if schedule.optimizer == "sgd":
+        return torch.optim.SGD(network.parameters(), **plain)
+    weights = [w for w in network.parameters() if w.requires_grad]
+    rotated = [w for w in weights if w.ndim == 4 and w.shape[1] > 3]  # all but the stem
+    matrices = [w for w in weights if w.ndim > 1 and not any(w is r for r in rotated)]
+    vectors = [w for w in weights if w.ndim == 1]
+    groups = [
+        {"params": rotated, "lr": schedule.muon_rate, "orthogonal": True},
+        {"params": matrices},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return Muon(groups, **plain)
