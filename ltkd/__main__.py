@@ -25,6 +25,10 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument(flag, type=kind, help=HELP[option], metavar=option.upper())
         if job == "notebooks":
             sub.add_argument("--save", action="store_true", help="save the outputs in notebooks/")
+    what = "Measure speed: print a table and write saved_model/benchmarks/NAME.json."
+    sub = jobs.add_parser("benchmark", help=what, description=what)
+    sub.add_argument("name", choices=("time-to-accuracy", "step", "growth", "inference"))
+    sub.add_argument("--seeds", type=int, help="of time-to-accuracy; 3 if not given")
     return main
 
 
@@ -78,6 +82,14 @@ def notebooks(experiment: Experiment, options: dict) -> None:
     run_all(experiment, save=options["save"])
 
 
+def benchmark(name: str, seeds: int | None) -> None:
+    from .benchmark import run
+
+    if seeds and name != "time-to-accuracy":
+        raise ValueError("--seeds is an option of time-to-accuracy alone.")
+    run(name, **({"seeds": seeds} if seeds else {}))
+
+
 HELP = {
     "epochs": "shorten the schedule, for a trial",
     "schedule": f"one of {', '.join(SCHEDULES)}",
@@ -102,13 +114,17 @@ JOBS = {
 def main(arguments: list[str] | None = None) -> int:
     """Run one job. Errors that a user can mend are one sentence, without a traceback."""
     options = vars(parser().parse_args(arguments))
-    job, name = options.pop("job"), options.pop("experiment")
+    job = options.pop("job")
     signal.signal(signal.SIGTERM, _stopped)  # what torchrun sends when another process has died
     from .checkpoints import CheckpointError
     from .training import TrainingError
 
     try:
-        JOBS[job](Experiment.choose(name, **{o: options.pop(o) for o in OPTIONS}), options)
+        if job == "benchmark":
+            benchmark(**options)
+        else:
+            name, chosen = options.pop("experiment"), {o: options.pop(o) for o in OPTIONS}
+            JOBS[job](Experiment.choose(name, **chosen), options)
     except (ValueError, OSError, DataError, CheckpointError, TrainingError) as error:
         print(f"ltkd: {error}", file=sys.stderr)
         return 1

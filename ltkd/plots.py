@@ -229,3 +229,26 @@ def _show(ax, image: np.ndarray) -> None:
 
 def _short(name: str) -> str:
     return name if len(name) <= 10 else name[:9] + "…"
+
+
+@figure
+def growth(rows: list[dict]) -> Figure:
+    """Seconds of an epoch and peak memory against images, classes and patches (benchmark growth).
+
+    A dotted line grows in proportion.
+    """
+    usual = {"images": 10_000, "classes": 100, "patches": 16}
+    fig, axes = plt.subplots(2, 3, figsize=(9, 5), sharex="col", sharey="row")
+    for column, varied in enumerate(usual):
+        others = [name for name in usual if name != varied]
+        some = [r for r in rows if r["images"] and all(r[n] == usual[n] for n in others)]
+        some.sort(key=lambda row: row[varied])
+        sizes = np.array([row[varied] for row in some])
+        for ax, quantity in zip(axes[:, column], ("seconds", "peak MiB"), strict=True):
+            values = np.array([row[quantity] for row in some])
+            ax.loglog(sizes, values, "o-")
+            ax.loglog(sizes, values[-1] * sizes / sizes[-1], ":", color="grey")
+        ax.set_xlabel(varied)
+    axes[0, 0].set_ylabel("seconds an epoch")
+    axes[1, 0].set_ylabel("peak memory, MiB")
+    return fig

@@ -7,15 +7,20 @@ nothing.
 """
 
 import os
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
-from accelerate import PartialState
 from torch import Tensor, nn
 
+if TYPE_CHECKING:
+    import accelerate
 
-def start() -> PartialState:
+
+def start() -> "accelerate.PartialState":
     """Join the processes that were started together; alone, do nothing."""
+    from accelerate import PartialState  # here, because it takes most of a second
+
     # Accelerate does not see several processes on a machine without GPU unless told so
     return PartialState(cpu=not torch.accelerator.is_available())
 

@@ -73,7 +73,13 @@ def train(experiment: Experiment, data: LongTailedData, role: str) -> tuple[ResN
         say(f"The {role} is loaded from {shown(path)}.")
         return done
     teacher = train(experiment, data, "teacher")[0] if role == "student" else None
-    network, history, seconds = _fit(experiment, data, role, teacher)
+    trainer = trainer_for(experiment, data, role, teacher)
+    numbers = "float32" if trainer.accelerator.mixed_precision == "no" else "bfloat16"
+    say(
+        f"Training the {role} of {experiment.name}: {experiment.schedule.epochs} epochs on "
+        f"{trainer.accelerator.device.type}, {processes.count()} process(es), {numbers}."
+    )
+    history, network, seconds = trainer.fit(), trainer.plain, trainer.seconds
     metrics = {
         "test": evaluate_network(network, data.test, data.groups),
         "validation": evaluate_network(network, data.validation, data.groups),
@@ -86,6 +92,18 @@ def train(experiment: Experiment, data: LongTailedData, role: str) -> tuple[ResN
         print(f"The {role} is trained ({seconds:.0f} s) and saved to {shown(path)}.")
     processes.wait()
     return load_checkpoint(path)
+
+
+def train_on(processes: int, experiment: Experiment, data: LongTailedData, role: str):
+    """`train` on several processes of this machine, for notebooks; 1 trains in the kernel itself.
+
+    Accelerate's notebook_launcher starts them, on all GPUs or on the CPU.
+    """
+    if processes > 1:
+        from accelerate import notebook_launcher
+
+        notebook_launcher(train, (experiment, data, role), num_processes=processes)
+    return train(experiment, data, role)
 
 
 def _check(experiment: Experiment, data: LongTailedData) -> None:
@@ -113,27 +131,24 @@ def _finished(experiment: Experiment, data: LongTailedData, path: Path):
     return network, content
 
 
-def _fit(experiment: Experiment, data: LongTailedData, role: str, teacher: ResNet | None):
+def trainer_for(
+    experiment: Experiment, data: LongTailedData, role: str, teacher: ResNet | None = None
+) -> Trainer:
+    """The experiment's training of `role`, ready to `fit`; a student needs its `teacher`."""
     accelerator = accelerator_for(experiment.schedule.precision)
-    device, schedule = accelerator.device, experiment.schedule
-    numbers = "float32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision
-    say(
-        f"Training the {role} of {experiment.name}: {schedule.epochs} epochs on {device.type}, "
-        f"{processes.count()} process(es), {numbers}."
-    )
+    schedule = experiment.schedule
     batches = Batches(
         data.train,
         schedule.batch_size,
         schedule.augment,
         schedule.cutmix,
-        device,
+        accelerator.device,
         (processes.rank(), processes.count()),
     )
-    objective = objective_for(experiment, data, teacher, accelerator, len(batches))
-    trainer = Trainer(
+    return Trainer(
         new_network(experiment, data, role),
         batches,
-        objective,
+        objective_for(experiment, data, teacher, accelerator, len(batches)),
         schedule,
         accelerator,
         state_file(experiment, role),
@@ -142,8 +157,6 @@ def _fit(experiment: Experiment, data: LongTailedData, role: str, teacher: ResNe
         role,
         experiment.bank if role == "student" else 0,
     )
-    history = trainer.fit()
-    return trainer.plain, history, trainer.seconds
 
 
 def results(experiment: Experiment, data: LongTailedData) -> dict:

@@ -157,7 +157,7 @@ class Trainer:
         except RuntimeError as error:  # what torch raises where the connection is lost
             if processes.count() == 1:
                 raise
-            reason = str(error).partition("\n")[0]
+            reason = str(error).partition("\n")[0].partition(". ")[0]
             raise TrainingError(
                 f"Process {processes.rank()} lost the others in epoch {epoch + 1} ({reason}). The "
                 f"same command goes on after epoch {len(self.history)}."
@@ -216,6 +216,6 @@ class Trainer:
             for name, part in parts.items():
                 part.load_state_dict(fresh[name])
             reason = str(error).partition("\n")[0]
-            self.accelerator.print(f"{self.state_file} is not used ({reason}): starting anew.")
+            processes.say(f"{self.state_file} is not used ({reason}): starting anew.")
             return
-        self.accelerator.print(f"Resumed the {self.role} after epoch {len(self.history)}.")
+        processes.say(f"Resumed the {self.role} after epoch {len(self.history)}.")
