@@ -77,27 +77,34 @@ class Batches:
                 images = AUGMENTATIONS[name](images)
             if scale != 1:
                 images = v2.functional.resize(images, [round(scale * images.shape[-1])] * 2)
+            mixed = mix(images, labels, self.cutmix, self.batch_size)
             for start in range(0, len(block), self.batch_size):
-                batch = slice(start, start + self.batch_size)
-                mixed = mix(images[batch], labels[batch], self.cutmix)
-                yield Batch(*(value[self.part[0] :: self.part[1]] for value in mixed))
+                part = slice(start + self.part[0], start + self.batch_size, self.part[1])
+                yield Batch(*(value[part] for value in mixed))
 
 
-def mix(images: Tensor, labels: Tensor, share: float) -> Batch:
-    """Mix a batch by CutMix with probability `share`."""
-    if share and torch.rand(()).item() < share:
-        return cutmix(images, labels)
+def mix(images: Tensor, labels: Tensor, share: float, batch_size: int) -> Batch:
+    """Mix each batch of the block by CutMix with probability `share`."""
+    if share:
+        return cutmix(images, labels, batch_size, share)
     return Batch(images, labels, labels, torch.zeros(len(labels), device=labels.device))
 
 
-def cutmix(images: Tensor, labels: Tensor) -> Batch:
-    """Paste a box of another image of the batch into every image (Yun et al. 2019).
+def cutmix(
+    images: Tensor, labels: Tensor, batch_size: int | None = None, share: float = 1.0
+) -> Batch:
+    """Paste a box of another image of its batch into every image (Yun et al. 2019).
 
-    The box covers a share drawn evenly from 0 to 1, less what lies outside the image.
+    The box covers a share drawn evenly from 0 to 1, less what lies outside the image. With
+    `share` below 1 the other batches stay as they are. All is drawn at once, so that a GPU waits
+    once for a block and not for every batch.
     """
     number, _, height, width = images.shape
-    other = torch.randperm(number).to(images.device)
-    side = torch.rand(number).sqrt()
+    batch_size = batch_size or number
+    starts = range(0, number, batch_size)
+    other = torch.cat([start + torch.randperm(batch_size) for start in starts]).to(images.device)
+    chosen = (torch.rand(len(starts)) < share).repeat_interleave(batch_size)
+    side = torch.rand(number).sqrt() * chosen
     rows = _span(height, side * height)
     columns = _span(width, side * width)
     inside = (rows[:, :, None] & columns[:, None, :]).to(images.device)  # (B, H, W)

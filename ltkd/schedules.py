@@ -45,7 +45,7 @@ SCHEDULES = {
     s.name: s
     for s in (
         Schedule("digits", 60, 64, warmup=0.3, augment=("crop",), precision="no"),
-        Schedule("fast", 45, learning_rate=0.2, warmup=0.3),
-        Schedule("paper", 200, augment=("crop", "flip", "autoaugment", "cutout")),
+        Schedule("fast", 20, optimizer="muon", warmup=0.1, small=0.7),
+        Schedule("paper", 200, augment=("crop", "flip", "autoaugment", "cutout"), compile=True),
     )
 }

@@ -173,10 +173,13 @@ def test_cutmix_covers_all_shares():
 
 
 def test_mix_happens_as_often_as_asked():
-    images, labels = noise(4, 8), torch.arange(4)
-    mixed = [bool(mix(images, labels, 0.3).pasted_share.any()) for _ in range(300)]
-    assert 0.2 < np.mean(mixed) < 0.4
-    plain = mix(images, labels, 0.0)
+    images, labels = noise(1200, 8), torch.arange(1200)
+    batch = mix(images, labels, 0.3, batch_size=4)
+    mixed = (batch.pasted_share > 0).view(300, 4).any(1)
+    assert 0.2 < mixed.float().mean() < 0.4
+    assert torch.equal(batch.images.view(300, 4, -1)[~mixed], images.view(300, 4, -1)[~mixed])
+    assert torch.equal(batch.pasted_labels // 4, labels // 4)  # from the same batch
+    plain = mix(images, labels, 0.0, batch_size=4)
     assert plain.images is images
     assert torch.equal(plain.pasted_labels, labels)
 

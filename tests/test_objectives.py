@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ltkd import distillation
+from ltkd import distillation, objectives
 from ltkd.objectives import RECIPES, DistillationLoss, Recipe, mean_posterior
 
 COUNTS = torch.tensor([200, 100, 50, 20, 10, 5])
@@ -47,6 +47,19 @@ def test_a_student_that_agrees_has_nothing_to_learn(recipe):
     _, teacher = logits_of()
     for value in values_of(recipe, teacher.clone(), teacher).values():
         assert value == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("recipe", ["patch_kd", "image_and_patch", "patch_ambiguity"])
+def test_many_classes_are_taken_a_few_images_at_a_time(recipe, monkeypatch):
+    results = []
+    for limit in objectives.PATCH_BYTES, 1:
+        monkeypatch.setattr(objectives, "PATCH_BYTES", limit)
+        student, teacher = logits_of()
+        terms = terms_of(recipe, student, teacher)
+        sum(terms.values()).backward()
+        results.append(([t.item() for t in terms.values()], student.grad))
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)
+    assert torch.allclose(results[0][1], results[1][1], atol=1e-7)
 
 
 @pytest.mark.parametrize("recipe", [name for name in RECIPES if name != "none"])

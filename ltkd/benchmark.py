@@ -1,0 +1,330 @@
+"""How fast it is, measured: python -m ltkd benchmark NAME.
+
+Every comparison alternates what it compares (A B A B …) in one run, and gives the median and the
+spread of the repetitions, so that a busy machine slows both alike. Results are printed as a table
+and written to saved_model/benchmarks/<name>.json with command, machine and versions.
+"""
+
+import multiprocessing
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from . import datasets
+from .checkpoints import save_checkpoint, versions
+from .evaluation import evaluate_network, predict
+from .experiments import SCHEDULES, Experiment, home
+from .files import progress, write_json
+from .processes import start
+from .runs import machine, new_network, state_file, trainer_for
+
+RESNET32_GFLOP = 0.417  # an image of 32 × 32 pixels, forward and backward
+LITERATURE = 200, 42.0  # epochs and accuracy of LDAM-DRW (Cao et al. 2019)
+
+
+def alternate(jobs: dict[str, Callable[[], object]], repetitions: int) -> dict[str, list[float]]:
+    """Seconds of every job, called in turn again and again; the first call of each is not timed.
+
+    >>> {name: len(times) for name, times in alternate({"a": int, "b": int}, 3).items()}
+    {'a': 3, 'b': 3}
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in jobs}
+    for repetition in progress(range(-1, repetitions), desc="repetitions"):
+        for name, job in jobs.items():
+            _synchronise()
+            begin = time.perf_counter()
+            job()
+            _synchronise()
+            if repetition >= 0:
+                seconds[name].append(time.perf_counter() - begin)
+    return seconds
+
+
+def _synchronise() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def median(values: list[float]) -> float:
+    return statistics.median(values)
+
+
+def spread(values: list[float]) -> float:
+    """Half the distance between the quartiles."""
+    low, _, high = np.percentile(values, [25, 50, 75])
+    return float(high - low) / 2
+
+
+def synthetic(images: int, classes: int = 100) -> datasets.LongTailedData:
+    """Random images of 32 × 32 with a long tail and no empty class, for timings only."""
+    random = np.random.default_rng(0)
+    tail = random.geometric(min(0.5, 4 / classes), images) % classes
+    labels = np.concatenate([np.arange(classes), tail])[:images].astype(np.int64)
+    pixels = random.integers(0, 256, (images, 3, 32, 32), np.uint8)
+    some = datasets.Split(pixels[:100], labels[:100], np.arange(100))
+    names = [str(label) for label in range(classes)]
+    train = datasets.Split(pixels, labels, np.arange(images))
+    return datasets.LongTailedData("synthetic", names, train, some, some)
+
+
+# ------------------------------------------------------------------------------ time to accuracy
+
+
+def contenders() -> dict[str, Experiment]:
+    """A ResNet-32 of the literature's size, and a network of up to 2 million parameters."""
+    base = replace(Experiment.named("cifar100-lt"), teacher_loss="balanced_softmax")
+    return {"ResNet-32": replace(base, schedule=SCHEDULES["fast"])}
+
+
+def time_to_accuracy(seeds: int = 3) -> list[dict]:
+    """Train CIFAR-100-LT from scratch; wall-clock time of training and of testing, accuracy."""
+    data = datasets.build(Experiment.named("cifar100-lt"))
+    classic = classic_seconds(len(data.train.labels), len(data.test.labels))
+    print(f"The classic loop, {LITERATURE[0]} epochs, estimated from its steps: {classic:,.0f} s.")
+    rows = []
+    for seed in range(seeds):
+        for name, experiment in contenders().items():
+            row = _one_training(name, replace(experiment, seed=seed), data)
+            rows.append(row | {"faster than classic": classic / row["seconds"]})
+            print_table(rows[-1:])
+    return rows
+
+
+def _one_training(name: str, experiment: Experiment, data: datasets.LongTailedData) -> dict:
+    state = state_file(experiment, "teacher")
+    state.unlink(missing_ok=True)  # from scratch
+    begin = time.perf_counter()
+    trainer = trainer_for(experiment, data, "teacher")
+    trainer.fit()
+    trained = time.perf_counter() - begin
+    scores = evaluate_network(trainer.plain, data.test, data.groups)
+    seconds = time.perf_counter() - begin
+    state.unlink()
+    epochs = experiment.schedule.epochs
+    return {
+        "network": name,
+        "seed": experiment.seed,
+        "seconds": seconds,
+        "epochs": epochs,
+        "images/s": epochs * len(data.train.labels) / trained,
+        "parameters": sum(p.numel() for p in trainer.plain.parameters()),
+        "accuracy": scores["all"],
+    } | {group: scores["groups"][group] for group in ("many", "medium", "few")}
+
+
+def classic_seconds(train: int, test: int) -> float:
+    """Seconds of 200 epochs as the field's code runs them: float32, NCHW, batches of 128.
+
+    Estimated from ten steps and two test batches; its slow data loading is left out.
+    """
+    data = synthetic(256)
+    network = new_network(Experiment.named("cifar100-lt"), data, "teacher")
+    optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, weight_decay=2e-4)
+    images, labels = (torch.from_numpy(v[:128]) for v in data.train[:2])
+
+    def step() -> None:
+        network.train()
+        optimizer.zero_grad()
+        F.cross_entropy(network(images).mean(1), labels).backward()
+        optimizer.step()
+
+    jobs = {"step": step, "test": lambda: predict(network, data.train.images[:128], 128)}
+    seconds = {name: median(times) for name, times in alternate(jobs, 10).items()}
+    return LITERATURE[0] * (seconds["step"] * train + seconds["test"] * test) / 128
+
+
+# ------------------------------------------------------------------------------------------ step
+
+
+def step(repetitions: int = 7) -> list[dict]:
+    """The cost of a training step, of its data side, and of distillation."""
+    ceiling = convolution_ceiling()
+    print(f"The convolution ceiling of this machine in bfloat16: {ceiling:,.0f} GFLOP/s.")
+    data, built = synthetic(8 * 128), Experiment.named("cifar100-lt").built_file.parent
+    banks = set(built.glob("teacher-outputs-*"))
+    jobs = _step_jobs(data)
+    times = alternate(jobs, repetitions)
+    for bank in set(built.glob("teacher-outputs-*")) - banks:
+        shutil.rmtree(bank)
+    plain = median(times["plain"])
+    rows = []
+    for name, seconds in times.items():
+        images = len(data.train.labels) / median(seconds)
+        row = {"step": name, "ms": 1e3 * median(seconds) / 8, "±": 1e3 * spread(seconds) / 8}
+        row |= {"images/s": images, "of plain": median(seconds) / plain}
+        if name.startswith("plain"):
+            row["of ceiling"] = images * RESNET32_GFLOP / ceiling
+        rows.append(row)
+    return rows
+
+
+def _step_jobs(data: datasets.LongTailedData) -> dict[str, Callable[[], object]]:
+    """Eight steps each, by the code that trains: Trainer._epoch, or the batches alone."""
+    plan = replace(SCHEDULES["paper"], augment=("crop", "flip"), compile=False)
+    plain = replace(Experiment.named("cifar100-lt"), schedule=plan)
+    wide, strong = replace(plain, teacher_width=64), SCHEDULES["paper"].augment
+    same, large = (new_network(e, data, "teacher") for e in (plain, wide))
+    fast = replace(plan, compile=True)
+
+    def training(experiment: Experiment, teacher=None, **changes) -> Callable[[], object]:
+        experiment = replace(experiment, **changes)
+        role = "student" if teacher else "teacher"
+        return partial(trainer_for(experiment, data, role, teacher)._epoch, 0)
+
+    def loading(augment: tuple[str, ...]) -> Callable[[], object]:
+        schedule = replace(plan, augment=augment)
+        batches = trainer_for(replace(plain, schedule=schedule), data, "teacher").batches
+        return lambda: list(batches.epoch())
+
+    return {
+        "plain": training(plain),
+        "plain, compiled": training(plain, schedule=fast),
+        "plain, float32": training(plain, schedule=replace(plan, precision="no")),
+        "data alone: crop, flip": loading(plan.augment),
+        "data alone: and AutoAugment, Cutout": loading(strong),
+        "student, image level": training(plain, same, distillation="decoupled"),
+        "student, image and patch level": training(plain, same),
+        "student, compiled": training(plain, same, schedule=fast),
+        "student of a teacher 4 × as wide": training(wide, large),
+        "the same, from the bank": training(wide, large, bank=1),
+    }
+
+
+def convolution_ceiling(repetitions: int = 20) -> float:
+    """GFLOP/s of ResNet-32's three kinds of 3 × 3 convolution: forward, bfloat16, batch 128."""
+    seconds = work = 0.0
+    options = {"dtype": torch.bfloat16, "device": start().device}
+    for channels, side in ((16, 32), (32, 16), (64, 8)):
+        shapes = (128, channels, side, side), (channels, channels, 3, 3)
+        images, weight = (
+            torch.randn(s, **options).to(memory_format=torch.channels_last) for s in shapes
+        )
+        job = partial(F.conv2d, images, weight, padding=1)
+        seconds += median(alternate({"convolution": job}, repetitions)["convolution"])
+        work += 2 * weight.numel() * 128 * side**2
+    return work / seconds / 1e9
+
+
+# ---------------------------------------------------------------------------------------- growth
+
+
+def growth(most: int = 200_000) -> list[dict]:
+    """Time and peak memory of a student's epoch against images, classes and patches.
+
+    A ResNet-8 and a teacher of its size. Every row is a process of its own, whose peak memory the
+    operating system counts; the first row tells what torch takes by itself.
+    """
+    sizes = [(n, 100, 4) for n in (1_000, 10_000, 50_000, 200_000) if n <= most]
+    sizes += [(10_000, classes, 4) for classes in (10, 1_000, 8_142)]
+    sizes += [(10_000, 100, grid) for grid in (1, 2, 8)]
+    rows = []
+    for size in [(0, 0, 0), *sizes]:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            rows.append(pool.apply(_growth_point, size))
+        print_table(rows[-1:])
+    return rows
+
+
+def _growth_point(images: int, classes: int, grid: int) -> dict:
+    import resource
+
+    seconds = 0.0
+    if images:
+        plan = replace(SCHEDULES["fast"], epochs=1, small=0.0)
+        experiment = replace(Experiment.named("cifar100-lt"), depth=8, schedule=plan)
+        data = synthetic(images, classes)
+        teacher = new_network(experiment, data, "teacher")
+        trainer = trainer_for(experiment, data, "student", teacher)
+        trainer.plain.grid = teacher.grid = grid
+        begin = time.perf_counter()
+        trainer._epoch(0)
+        seconds = time.perf_counter() - begin
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if MAC else 2**10)
+    row = {"images": images, "classes": classes, "patches": grid**2, "seconds": seconds}
+    return row | {"ms/image": 1e3 * seconds / max(1, images), "peak MiB": peak}
+
+
+MAC = sys.platform == "darwin"  # counts bytes where Linux counts KiB
+
+# ------------------------------------------------------------------------------------- inference
+
+
+def inference(repetitions: int = 100) -> list[dict]:
+    """Loading a model, classifying one image with its patch evidence, importing ltkd."""
+    from .classifier import Classifier
+
+    experiment, data = Experiment.named("cifar100-lt"), synthetic(1_000)
+    image = _picture(data)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.pth"
+        network = new_network(experiment, data, "student")
+        save_checkpoint(path, network, data, experiment, "student", {}, [])
+        classifier = Classifier.load(path)
+        jobs = {"load": lambda: Classifier.load(path), "predict": lambda: classifier.predict(image)}
+        jobs["first predict after load"] = lambda: Classifier.load(path).predict(image)
+        times = alternate(jobs, repetitions)
+    code = "import time, torch; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
+    for module in ("ltkd", "ltkd.classifier"):
+        words = [sys.executable, "-c", code.format(module)]
+        times[f"import {module} after torch"] = [
+            float(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+            for _ in range(5)
+        ]
+    return [{"job": n, "ms": 1e3 * median(t), "±": 1e3 * spread(t)} for n, t in times.items()]
+
+
+def _picture(data: datasets.LongTailedData):
+    from PIL import Image
+
+    return Image.fromarray(data.train.images[0].transpose(1, 2, 0))
+
+
+# ----------------------------------------------------------------------------------------- tables
+
+BENCHMARKS = {
+    "time-to-accuracy": time_to_accuracy,
+    "step": step,
+    "growth": growth,
+    "inference": inference,
+}
+
+
+def run(name: str, **options: int) -> list[dict]:
+    """Run a benchmark, print its table, write its JSON; return the rows."""
+    rows = BENCHMARKS[name](**options)
+    print_table(rows)
+    path = home() / "saved_model" / "benchmarks" / f"{name}.json"
+    given = "".join(f" --{option} {value}" for option, value in options.items())
+    content = {"command": f"python -m ltkd benchmark {name}{given}", "rows": rows}
+    write_json(path, content | {"machine": machine(), "versions": versions()})
+    if name == "growth":
+        from . import plots
+
+        plots.growth(rows).savefig(path.with_suffix(".png"), dpi=120)
+    return rows
+
+
+def print_table(rows: list[dict]) -> None:
+    """Print rows of plain values under their names."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [names, *([_shown(row.get(name, "")) for name in names] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)))
+
+
+def _shown(value) -> str:
+    if isinstance(value, float):
+        return f"{value:,.3g}" if abs(value) < 10 else f"{value:,.1f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

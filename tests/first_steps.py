@@ -1,0 +1,74 @@
+"""A program for test_processes.py: losses of the first steps, and what was learned, to a file.
+
+python first_steps.py FILE, alone or by torchrun.
+"""
+
+import sys
+from dataclasses import replace
+
+import torch
+
+from ltkd import datasets, processes, runs
+from ltkd.evaluation import evaluate_network
+from ltkd.experiments import Experiment
+
+CASES = {
+    "plain": {},
+    "cutmix": {"schedule": {"cutmix": 1.0}},
+    "small images, muon": {"schedule": {"small": 1.0, "optimizer": "muon"}},
+    "decoupled, deferred": {"student_loss": "ldam_drw", "student_tail_loss": "class_balanced"},
+    "batch sums": {"distillation": "ltkd"},
+    "bank": {"bank": 1},
+}
+
+
+def in_double(*arguments):
+    """Rounding of float32 grows from step to step and would hide small errors."""
+    return NEW_NETWORK(*arguments).double()
+
+
+def first_losses(trainer: runs.Trainer, steps: int = 4) -> list[dict[str, float]]:
+    """The loss terms of the first steps, averaged over the processes."""
+    seen, objective = [], trainer.objective
+
+    class Enough(Exception):
+        pass
+
+    def listening(batch, patches, step):
+        if len(seen) == steps:
+            raise Enough
+        terms = objective(batch, patches, step)
+        seen.append({name: processes.mean(term).item() for name, term in terms.items()})
+        return terms
+
+    trainer.objective = listening
+    try:
+        trainer._epoch(0)
+    except Enough:
+        return seen
+    raise AssertionError("an epoch has more steps")
+
+
+def experiment_with(changes: dict) -> Experiment:
+    base = Experiment.choose("digits-lt", epochs=1)
+    plan = replace(base.schedule, batch_size=32, **changes.pop("schedule", {}))
+    return replace(base, schedule=plan, **changes)
+
+
+NEW_NETWORK, runs.new_network = runs.new_network, in_double
+with processes.start().main_process_first():
+    data = datasets.build(Experiment.named("digits-lt"))
+found = {"processes": processes.count()}
+for case, changes in CASES.items():
+    experiment = experiment_with(dict(changes))
+    teacher = in_double(experiment, data, "teacher")
+    trainer = runs.trainer_for(experiment, data, "teacher")
+    found["teacher", case] = first_losses(trainer)
+    trainer = runs.trainer_for(experiment, data, "student", teacher)
+    found["student", case] = first_losses(trainer)
+found["weights"] = trainer.plain.state_dict()
+found["scores"] = evaluate_network(trainer.plain, data.test, data.groups)
+if processes.is_main():
+    torch.save(found, sys.argv[1])
+processes.wait()
+processes.start().destroy_process_group()

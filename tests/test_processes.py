@@ -1,0 +1,122 @@
+"""Several processes on the CPU: the same result as one, one writer, and an orderly end."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from ltkd import processes
+
+PROGRAM = Path(__file__).with_name("first_steps.py")
+PATIENCE = 240  # seconds; a start takes about ten on two cores
+
+
+def started(number: int, *words, home: Path) -> subprocess.Popen:
+    """Start words by torchrun with so many processes."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(number)]
+    environment = os.environ | {"LTKD_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    command += ["--master-port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    return subprocess.Popen(
+        [*command, *map(str, words)], env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory) -> list[dict]:
+    """What one process and what two found."""
+    found = []
+    for number in 1, 2:
+        home = tmp_path_factory.mktemp(f"processes{number}")
+        run = started(number, PROGRAM, home / "found.pt", home=home)
+        output, _ = run.communicate(timeout=PATIENCE)
+        assert run.returncode == 0, output[-3000:]
+        found.append(torch.load(home / "found.pt", weights_only=True))
+    return found
+
+
+def test_two_processes_give_the_losses_of_one(both):
+    one, two = both
+    assert [one["processes"], two["processes"]] == [1, 2]
+    cases = [key for key in one if isinstance(key, tuple)]
+    assert len(cases) == 12
+    for case in cases:
+        for step, (a, b) in enumerate(zip(one[case], two[case], strict=True)):
+            assert a.keys() == b.keys()
+            assert b == pytest.approx(a, rel=2e-4, abs=1e-6), (case, step)
+
+
+def test_two_processes_learn_the_same_weights(both):
+    one, two = (found["weights"] for found in both)
+    assert one.keys() == two.keys()  # BatchNorm's running statistics are among them
+    for name, value in one.items():
+        assert torch.allclose(value, two[name], rtol=1e-4, atol=1e-5), name
+
+
+def test_every_test_image_counts_once(both):
+    for found in both:
+        assert sum(map(sum, found["scores"]["confusion"])) == 640
+    assert both[0]["scores"]["all"] == pytest.approx(both[1]["scores"]["all"], abs=0.5)
+
+
+def test_one_process_is_left_as_it_is():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    assert type(processes.share_batch_norm(network)[1]) is nn.BatchNorm2d
+    value = torch.ones(2, requires_grad=True)
+    assert processes.mean(value) is value
+    assert (processes.count(), processes.rank(), processes.is_main()) == (1, 0, True)
+    assert processes.gather([1, 2]) == [[1, 2]]
+
+
+def test_batch_norm_is_that_of_torch(monkeypatch):
+    """Its formulas, held against nn.BatchNorm2d with a sum over one process."""
+    torch.manual_seed(0)
+    plain, own = nn.BatchNorm2d(3).double(), processes.BatchNorm(3).double()
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    monkeypatch.setattr(processes.dist, "all_reduce", lambda value: value.mul_(2))
+    images = torch.randn(8, 3, 5, 5, dtype=torch.float64)
+    outputs = []
+    for norm, batch in (plain, torch.cat([images, images])), (own, images):
+        batch.requires_grad_()
+        outputs.append(norm(batch))
+        outputs[-1].square().sum().backward()
+    assert torch.allclose(outputs[0][:8], outputs[1])
+    for name in "running_mean", "running_var", "num_batches_tracked":
+        assert torch.allclose(getattr(plain, name), getattr(own, name)), name
+    own.eval(), plain.eval()
+    assert torch.equal(own(images), plain(images)) or torch.allclose(own(images), plain(images))
+
+
+def test_a_killed_process_ends_the_run_and_the_next_goes_on(tmp_path):
+    words = "-m", "ltkd", "teacher", "digits-lt", "--epochs", "400"
+    run = started(2, *words, home=tmp_path)
+    state = tmp_path / "saved_model" / "digits-lt-epochs400" / "teacher_training.pth"
+    wait_for(state.exists, run)
+    workers = subprocess.run(
+        ["ps", "--ppid", str(run.pid), "-o", "pid="], capture_output=True, text=True, check=True
+    )
+    os.kill(int(workers.stdout.split()[-1]), signal.SIGKILL)
+    output, _ = run.communicate(timeout=PATIENCE)
+    assert run.returncode != 0
+    assert "2 process(es)" in output and output.count("Training the teacher") == 1
+    assert "he same command goes on" in output, output
+    assert torch.load(state, weights_only=True)["history"]
+    assert not list(state.parent.glob("*.part"))
+    again = started(2, *words, home=tmp_path)
+    line = next(line for line in again.stdout if "Resumed" in line)
+    again.terminate()
+    again.communicate(timeout=PATIENCE)
+    assert "Resumed the teacher after epoch" in line
+
+
+def wait_for(condition, run: subprocess.Popen) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert run.poll() is None and time.monotonic() < end, run.communicate()[0][-3000:]
+        time.sleep(0.1)
