@@ -9,6 +9,8 @@ from torch import nn
 from .datasets import Split
 from .networks import image_logits
 
+LOW = 0.05  # the share of the test images whose confidence counts as low
+
 
 @torch.inference_mode()
 def predict(
@@ -43,7 +45,8 @@ def evaluate(logits: np.ndarray, labels: np.ndarray, groups: dict[str, np.ndarra
     groups : name → bool (C,), see datasets.class_groups
 
     `all` is top-1 accuracy over images; a group's accuracy is the mean over its classes, None
-    where the group has no class with test images.
+    where the group has no class with test images. `low_confidence` is the probability of the
+    predicted class that LOW of the images stay below.
 
     >>> scores = evaluate(np.eye(2)[[0, 1, 1, 1]] * 9.0, np.array([0, 0, 1, 1]),
     ...                   {"few": np.array([True, False])})
@@ -51,6 +54,7 @@ def evaluate(logits: np.ndarray, labels: np.ndarray, groups: dict[str, np.ndarra
     (75.0, {'few': 50.0}, [[1, 1], [0, 2]])
     """
     classes, predicted = logits.shape[1], logits.argmax(1)
+    probabilities = softmax(logits)
     every = np.arange(classes)
     recalls = 100 * recall_score(labels, predicted, labels=every, average=None, zero_division=0)
     present = np.isin(every, labels)
@@ -62,7 +66,8 @@ def evaluate(logits: np.ndarray, labels: np.ndarray, groups: dict[str, np.ndarra
         "all": float(100 * accuracy_score(labels, predicted)),
         "groups": means,
         "per_class": [float(r) if p else None for r, p in zip(recalls, present, strict=True)],
-        "calibration_error": reliability(softmax(logits), labels)["error"],
+        "calibration_error": reliability(probabilities, labels)["error"],
+        "low_confidence": float(np.quantile(probabilities.max(1), LOW)),
         "confusion": confusion_matrix(labels, predicted, labels=every).tolist(),
     }
 
