@@ -71,7 +71,7 @@ def _percent(value: float | None) -> str:
 
 def badge(classifier: Classifier, name: str) -> str:
     group = classifier.shots(name)[1]
-    return f"<span class='ltkd-badge'>{DOTS[group]} {group}-shot</span>"
+    return f"<span class='ltkd-badge' title='{group}-shot class'>{DOTS[group]} {group}</span>"
 
 
 def preview(picture: Picture) -> str:
@@ -107,7 +107,7 @@ def _row(classifier: Classifier, name: str, probability: float) -> str:
         f"<tr><td>{escape(name)}</td><td><span class='ltkd-track'><span class='ltkd-bar' "
         f"style='width:{probability:.1%}'></span></span></td>"
         f"<td class='ltkd-number'>{probability:.1%}</td>"
-        f"<td>{classifier.shots(name)[0]:,} {badge(classifier, name)}</td></tr>"
+        f"<td class='ltkd-count'>{classifier.shots(name)[0]:,} {badge(classifier, name)}</td></tr>"
     )
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import ipywidgets as widgets
 
 from .images import MAX_BYTES
+from .uploader import Uploader
 
 MODELS = {"Teacher Model": ["teacher"], "Student Model": ["student"]}
 COMPARE = "Compare both"
@@ -40,23 +41,24 @@ class Controls:
         self.model = widgets.ToggleButtons(options=list(MODELS), layout=_wide())
         self.source = widgets.ToggleButtons(options=[PREDEFINED, UPLOAD], layout=_wide())
         self.filter = widgets.ToggleButtons(options=[ALL, MENDED, FEW], layout=_wide())
-        self.upload = widgets.FileUpload(
-            accept="image/*", multiple=True, description="Choose files", tooltip=f"up to {LIMIT}"
-        )
+        self.upload = Uploader()
         # Their pictures are backgrounds, see thumbnails.py; `looks` holds the style sheet.
-        self.thumbnails, self.looks = widgets.ToggleButtons(layout=_wide()), widgets.HTML()
+        self.thumbnails = widgets.ToggleButtons(layout=_wide())
+        self.looks = widgets.HTML(layout=widgets.Layout(display="none"))
         self.thumbnails.add_class("ltkd-gallery")
         self.thumbnails.add_class(f"ltkd-{self.thumbnails.model_id}")
 
     def _make_answers(self) -> None:
         self.preview, self.result = widgets.HTML(), widgets.HTML()
+        self.preview.add_class("ltkd-preview")
         self.classify = widgets.Button(
             description="Classify", button_style="primary", icon="search", disabled=True
         )
         self.example = widgets.Button(
             description=f"Example: {MENDED}", icon="magic", layout=widgets.Layout(width="auto")
         )
-        self.chosen_class = widgets.Dropdown(description="Evidence for", layout=_wide())
+        self.chosen_class = widgets.Dropdown(description="Evidence for class", layout=_wide())
+        self.chosen_class.style.description_width = "initial"
         self.evidence, self.table = widgets.HTML(), widgets.HTML()
 
     def _arrange(self) -> None:
@@ -66,8 +68,8 @@ class Controls:
             layout=widgets.Layout(width="132px", height="48px", flex="none"),
         )
         limit = widgets.HTML(
-            f"PNG, JPEG, WebP, BMP, GIF or TIFF, one or several, together up to {LIMIT}: more may "
-            f"not arrive. Nothing is stored."
+            f"One or several; PNG, JPEG, WebP, BMP, GIF or TIFF; up to {LIMIT} each. Nothing is "
+            f"stored."
         )
         self.upload_row = _row(self.upload, limit)
         answer = widgets.VBox([_row(self.classify, self.example), self.result])
@@ -75,14 +77,14 @@ class Controls:
         rows = [
             _row(logo, widgets.HTML(f"<style>{STYLE}</style><h2>Image classifier</h2>")),
             widgets.HTML("<h3>1. Choose the models</h3>"),
-            self.models, self.about, self.model,
+            _row(self.models, self.model), self.about,
             widgets.HTML("<h3>2. Choose an image</h3>"),
-            self.source, self.filter, self.upload_row, self.note, self.looks, self.thumbnails,
+            _row(self.source, self.filter, self.upload_row), self.note, self.looks, self.thumbnails,
             widgets.HTML("<h3>3. See what the model says</h3>"),
             _row(self.preview, answer, align="flex-start"),
             self.chosen_class, self.evidence, self.table,
         ]  # fmt: skip
-        layout = widgets.Layout(max_width="980px", padding="12px", grid_gap="6px")
+        layout = widgets.Layout(max_width="980px", padding="12px", grid_gap="4px")
         self.root = widgets.VBox(rows, layout=layout)
         self.root.add_class("ltkd-panel")
 

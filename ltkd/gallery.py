@@ -38,15 +38,20 @@ class Picture:
     error: str = ""
 
 
-def read_picture(name: str, content: bytes, pair: ModelPair, **known) -> Picture:
+def read_picture(
+    name: str, content: bytes | None, pair: ModelPair, size: int = 0, **known
+) -> Picture:
     """Read an image file for the pair's models; one that cannot be used keeps its reason.
 
-    `known` are other fields of Picture. The full picture is not kept: twenty large ones would
+    `content` is None where the file, of `size` bytes, was not sent; `known` are other fields of
+    Picture. The full picture is not kept: twenty large ones would
     fill the memory.
     """
     try:
-        if len(content) > MAX_BYTES:
+        if max(size, len(content or b"")) > MAX_BYTES:
             raise ImageError(f"The file is larger than {MAX_BYTES // 2**20} MiB.")
+        if content is None:
+            raise ImageError("The file could not be read by the browser.")
         image = read_image(content)
     except ImageError as error:
         return Picture(name, error=str(error))

@@ -93,6 +93,7 @@ class Panel(Controls):
             self.chosen_class.options = [
                 ("the predicted class", None), *((name, i) for i, name in enumerate(names))
             ]  # fmt: skip
+            self.chosen_class.index = 0
             self.pictures = gallery(self.pair)
             self._warm_up()
         finally:
@@ -108,7 +109,7 @@ class Panel(Controls):
     def _read_uploads(self) -> None:
         self.table.value = ""
         self.uploads = [
-            read_picture(file["name"], bytes(file["content"]), self.pair)
+            read_picture(file.name, file.content, self.pair, file.size)
             for file in self.upload.value
         ]
         self._offer()
@@ -122,6 +123,7 @@ class Panel(Controls):
         self.table.layout.display = "" if uploading else "none"
         self.offered = self.uploads if uploading else self._filtered()
         self.note.value = "" if self.offered else self._nothing(uploading)
+        self.note.layout.display = "none" if self.offered else ""
         self.thumbnails.layout.display = "" if self.offered else "none"
         texts, self.thumbnails.tooltips = captions(self.offered, self.pair)
         self.looks.value = style(self.offered, f".ltkd-{self.thumbnails.model_id}")

@@ -37,14 +37,13 @@ FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
-UPLOADS = 'tornado_settings={"websocket_max_message_size": 104857600}'  # as in the Makefile
+
 JUPYTERLAB = [
     "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1",
-    "--ServerApp.port_retries=0", "--LabApp.extension_manager=readonly", f"--ServerApp.{UPLOADS}",
+    "--ServerApp.port_retries=0", "--LabApp.extension_manager=readonly",
 ]  # fmt: skip
 VOILA = [
     "voila", "05_classifier_panel.ipynb", "--no-browser", "--Voila.ip=127.0.0.1",
-    f"--Voila.{UPLOADS}",
 ]  # fmt: skip
 START, CLICK = 60, 20  # seconds to wait: for a server or a kernel, for anything else
 
