@@ -184,7 +184,7 @@ def _weights(pair: ModelPair, seen: Image.Image, teacher: Prediction | None) -> 
     return figure(
         overlay(seen, weights, 0, 1, high, sign=""),
         f"Distillation weights of the patches, by row: {_listed(weights)}",
-        f"{_scale(0, 1, high, '× an even share')}<b>Distillation weight</b><br>"
+        f"{_scale(0, 1, high, '')}<b>Distillation weight</b><br>"
         f"Recipe: {escape(pair.experiment.distillation)}.",
     )
 
@@ -197,10 +197,10 @@ def _scale(low: float, middle: float, high: float, unit: str) -> str:
     blue, orange = (f"rgba({r},{g},{b},{STRONGEST})" for r, g, b in (BELOW, ABOVE))
     clear = 100 * (middle - low) / (high - low)
     gradient = f"linear-gradient(to right,{blue},transparent {clear:.0f}%,{orange})"
-    ticks = "".join(f"<span>{tick:.2g}</span>" for tick in (low, middle, high))
     return (
-        f"<div class='ltkd-scale' style='background:{gradient}'></div>"
-        f"<div class='ltkd-ticks'>{ticks}<span>{unit}</span></div>"
+        f"<div class='ltkd-scale' style='background:{gradient}'></div><div class='ltkd-ticks'>"
+        f"<span>{low:.2g}</span><span style='position:absolute;left:{clear:.0f}%'>{middle}</span>"
+        f"<span>{high:.2g} {unit}</span></div>"
     )
 
 

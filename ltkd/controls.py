@@ -13,6 +13,10 @@ MODELS[COMPARE] = ["teacher", "student"]
 PREDEFINED, UPLOAD = "Predefined image", "Upload an image"
 ALL, MENDED, FEW = "All", "Teacher wrong, Student right", "Few-shot classes"
 LIMIT = f"{MAX_BYTES // 2**20} MiB"
+TITLE = (
+    "<h2>Image classifier</h2>Which class does a picture show? Ask a Teacher, which saw a few "
+    "classes often and many rarely, and the Student that was distilled from it."
+)
 LOGO = Path(__file__).with_name("logo.svg")
 STYLE = Path(__file__).with_name("panel.css").read_text("utf-8")
 
@@ -75,7 +79,7 @@ class Controls:
         answer = widgets.VBox([_row(self.classify, self.example), self.result])
         answer.layout = widgets.Layout(flex="1 1 320px", max_width="100%")
         rows = [
-            _row(logo, widgets.HTML(f"<style>{STYLE}</style><h2>Image classifier</h2>")),
+            _row(logo, widgets.HTML(f"<style>{STYLE}</style>{TITLE}")),
             widgets.HTML("<h3>1. Choose the models</h3>"),
             _row(self.models, self.model), self.about,
             widgets.HTML("<h3>2. Choose an image</h3>"),

@@ -1,6 +1,9 @@
 """Reading one image that nobody has checked."""
 
+import contextlib
 import io
+import logging
+import os
 import warnings
 from pathlib import Path
 
@@ -11,6 +14,7 @@ MAX_PIXELS = 50_000_000
 MAX_ASPECT = 50
 # Pillow reads many more; some of them start other programs.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # it logs what it then raises
 
 
 class ImageError(ValueError):
@@ -38,7 +42,8 @@ def read_image(content: bytes) -> Image.Image:
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata that do not matter here
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 _check_size(*image.size)
-                image.load()
+                with _silent() if image.format == "TIFF" else contextlib.nullcontext():
+                    image.load()
                 return _to_rgb(_upright(image))
     except ImageError:
         raise
@@ -46,6 +51,19 @@ def read_image(content: bytes) -> Image.Image:
         raise ImageError(f"The image has more than {MAX_PIXELS:,} pixels.") from error
     except Exception as error:  # Pillow's decoders raise many kinds of exception on bad files
         raise ImageError("This is not an image that can be read, or it is damaged.") from error
+
+
+@contextlib.contextmanager
+def _silent():
+    """libtiff writes about damaged files to the process's error output: notebooks would show it."""
+    error_output, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(error_output, 2)
+        os.close(error_output)
+        os.close(nowhere)
 
 
 def _check_size(width: int, height: int) -> None:
