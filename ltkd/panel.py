@@ -175,13 +175,13 @@ class Panel(Controls):
             for role in roles
         ]
         words = answers.difference(self.predictions, picture.true_class) if len(roles) > 1 else ""
-        self._explain()
         taken = 1000 * (time.perf_counter() - start)
         self.result.value = (
             f"<div>{words}</div><div class='ltkd-row'>{''.join(blocks)}</div>"
             f"Answered in {taken:.0f} ms."
         )
         self.chosen_class.layout.display = ""
+        self._explain()
         if self.source.value == UPLOAD and len(self.uploads) > 1 and not self.table.value:
             self.table.value = answers.table([self._row(p) for p in self.uploads])
 
