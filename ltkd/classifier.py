@@ -126,9 +126,9 @@ class ModelPair:
         return found if isinstance(found, dict) else {}
 
     def low_confidence(self, role: str) -> float | None:
-        """The probability that 95 % of the test images reach, None where not evaluated.
+        """What 95 % of the test images that the model gets right reach, None where not evaluated.
 
-        A picture below it may be of no known class: the maximum softmax probability is the
+        A picture of lower probability may be of no known class: the maximum softmax probability is the
         baseline of Hendrycks and Gimpel (2017) for telling.
         """
         return self.results.get(role, {}).get("low_confidence")

@@ -71,6 +71,8 @@ class Controls:
             format="svg+xml",
             layout=widgets.Layout(width="132px", height="48px", flex="none"),
         )
+        title = widgets.HTML(f"<style>{STYLE}</style>{TITLE}")
+        title.layout = widgets.Layout(flex="1 1 300px")
         limit = widgets.HTML(
             f"One or several; PNG, JPEG, WebP, BMP, GIF or TIFF; up to {LIMIT} each. Nothing is "
             f"stored."
@@ -79,7 +81,7 @@ class Controls:
         answer = widgets.VBox([_row(self.classify, self.example), self.result])
         answer.layout = widgets.Layout(flex="1 1 320px", max_width="100%")
         rows = [
-            _row(logo, widgets.HTML(f"<style>{STYLE}</style>{TITLE}")),
+            _row(logo, title),
             widgets.HTML("<h3>1. Choose the models</h3>"),
             _row(self.models, self.model), self.about,
             widgets.HTML("<h3>2. Choose an image</h3>"),

@@ -16,9 +16,9 @@ def overlay(
     middle: float,
     high: float,
     sign: str = "+",
-    side: int = 256,
+    side: int = 224,
 ) -> Image.Image:
-    """The square picture with a tinted cell and a number for each patch.
+    """The square picture in grey, with a tinted cell and a number for each patch.
 
     Parameters
     ----------
@@ -29,9 +29,9 @@ def overlay(
     side : of the result, in pixels
 
     >>> overlay(Image.new("RGB", (32, 32)), np.array([[0.0, 1.0], [-1.0, 0.0]]), -1, 0, 1).size
-    (256, 256)
+    (224, 224)
     """
-    picture = enlarged(image.convert("RGB"), side)
+    picture = enlarged(image.convert("L").convert("RGB"), side)
     tints = Image.fromarray(_tints(values, low, middle, high))
     tints = tints.resize(picture.size, Image.Resampling.NEAREST)
     picture.paste(tints, mask=tints.getchannel("A"))

@@ -17,7 +17,8 @@ from .classifier import ModelPair, Prediction, model_folders
 from .controls import COMPARE, FEW, MENDED, MODELS, PREDEFINED, UPLOAD, Controls
 from .experiments import Experiment
 from .files import shown
-from .gallery import Picture, gallery, read_picture
+from .gallery import MOST, Picture, gallery, read_picture
+from .images import predefined_images
 from .thumbnails import captions, style
 
 
@@ -122,8 +123,8 @@ class Panel(Controls):
         self.filter.layout.display = "none" if uploading else ""
         self.table.layout.display = "" if uploading else "none"
         self.offered = self.uploads if uploading else self._filtered()
-        self.note.value = "" if self.offered else self._nothing(uploading)
-        self.note.layout.display = "none" if self.offered else ""
+        self.note.value = self._note(uploading)
+        self.note.layout.display = "" if self.note.value else "none"
         self.thumbnails.layout.display = "" if self.offered else "none"
         texts, self.thumbnails.tooltips = captions(self.offered, self.pair)
         self.looks.value = style(self.offered, f".ltkd-{self.thumbnails.model_id}")
@@ -142,13 +143,17 @@ class Panel(Controls):
             ]
         return self.pictures
 
-    def _nothing(self, uploading: bool) -> str:
+    def _note(self, uploading: bool) -> str:
+        """Why there is no thumbnail, or not one for every file."""
         if uploading:
-            return "No file yet."
-        if self.filter.value == MENDED:
+            return "" if self.offered else "No file yet."
+        if self.filter.value == MENDED and not self.offered:
             return "None is known. Notebook 4 finds them among the test images."
-        folder = shown(self.pair.experiment.image_folder)
-        return f"There are no such images. Put some into {answers.escape(folder)}, or upload one."
+        folder = self.pair.experiment.image_folder
+        named, files = answers.escape(shown(folder)), len(predefined_images(folder))
+        if not self.offered:
+            return f"There are no such images. Put some into {named}, or upload one."
+        return f"The first {MOST} of {files} files in {named} are shown." if files > MOST else ""
 
     @guarded
     def _choose_picture(self) -> None:
