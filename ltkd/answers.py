@@ -119,8 +119,8 @@ def _unsure(role: str, pair: ModelPair, prediction: Prediction) -> str:
     least = pair.low_confidence(role)
     return failure(
         f"Unsure: {prediction.probability:.1%} is less than {least:.1%}, which 95% of the test "
-        f"images that it gets right reach. The picture may be unlike the training data. The {len(names)} classes are: "
-        f"{known}."
+        f"images that it gets right reach. The picture may be unlike the training data. The "
+        f"{len(names)} classes are: {known}."
     )
 
 

@@ -1,6 +1,7 @@
 """One image in, a prediction and its patch evidence out. No widget in sight."""
 
 import json
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,21 @@ from .runs import ROLES, teacher_bias
 from .schedules import Schedule
 
 __all__ = ["Classifier", "ImageError", "ModelPair", "Prediction", "read_image"]
+
+
+@contextmanager
+def one_thread():
+    """Work on a few small images gains nothing from more threads.
+
+    On a machine that is busy otherwise, the threads wait for each other a hundred times as long as
+    they compute.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class Prediction(NamedTuple):
@@ -60,7 +76,8 @@ class Classifier:
         """Classify one picture, see `fit`."""
         pixels = np.asarray(self.fit(image))
         batch = torch.from_numpy(pixels.transpose(2, 0, 1).copy())[None]  # (1, 3, S, S)
-        patches = self.network(batch).float()[0]  # (P, C)
+        with one_thread():
+            patches = self.network(batch).float()[0]  # (P, C)
         probabilities = patches.mean(0).softmax(0)
         order = probabilities.argsort(descending=True).tolist()
         ranking = [(self.class_names[c], probabilities[c].item()) for c in order]
@@ -128,8 +145,8 @@ class ModelPair:
     def low_confidence(self, role: str) -> float | None:
         """What 95 % of the test images that the model gets right reach, None where not evaluated.
 
-        A picture of lower probability may be of no known class: the maximum softmax probability is the
-        baseline of Hendrycks and Gimpel (2017) for telling.
+        A picture of lower probability may be of no known class: the largest softmax probability
+        is the baseline of Hendrycks and Gimpel (2017) for telling.
         """
         return self.results.get(role, {}).get("low_confidence")
 

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from .classifier import ROLES, ModelPair
+from .classifier import ROLES, ModelPair, one_thread
 from .datasets import LongTailedData
 from .evaluation import predict, softmax
 from .experiments import Experiment
@@ -96,7 +96,8 @@ def _mark_mended(pictures: list[Picture], pair: ModelPair) -> list[Picture]:
     if not known or not all(pair.available(role) for role in ROLES):
         return pictures
     images = np.stack([np.asarray(pictures[i].seen).transpose(2, 0, 1) for i in known])
-    teacher, student = (softmax(predict(pair.classifier(r).network, images)) for r in ROLES)
+    with one_thread():
+        teacher, student = (softmax(predict(pair.classifier(r).network, images)) for r in ROLES)
     names = pair.classifier("student").class_names
     for i, t, s in zip(known, teacher, student, strict=True):
         if names[t.argmax()] != pictures[i].true_class == names[s.argmax()]:

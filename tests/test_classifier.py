@@ -50,6 +50,16 @@ def test_answers_as_evaluation_does(classifier, digits):
         np.testing.assert_allclose(found, logits[row], atol=1e-4)
 
 
+def test_other_work_keeps_its_threads(classifier):
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        classifier.predict(noise(40, 40))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_ranking_is_sorted_has_every_class_and_sums_to_one(classifier, digits):
     prediction = classifier.predict(noise(50, 40))
     names, probabilities = zip(*prediction.ranking, strict=True)
