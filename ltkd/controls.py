@@ -7,9 +7,12 @@ import ipywidgets as widgets
 from .images import MAX_BYTES
 from .uploader import Uploader
 
-MODELS = {"Teacher Model": ["teacher"], "Student Model": ["student"]}
 COMPARE = "Compare both"
-MODELS[COMPARE] = ["teacher", "student"]
+MODELS = {
+    "Teacher Model": ["teacher"],
+    "Student Model": ["student"],
+    COMPARE: ["teacher", "student"],
+}
 PREDEFINED, UPLOAD = "Predefined image", "Upload an image"
 ALL, MENDED, FEW = "All", "Teacher wrong, Student right", "Few-shot classes"
 LIMIT = f"{MAX_BYTES // 2**20} MiB"

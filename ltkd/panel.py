@@ -1,8 +1,8 @@
 """The classifier panel: a thin shell of widgets over classifier.py, gallery.py and answers.py.
 
-It sets `HTML.value` and `Image.value` and draws nothing into Output widgets, so it looks the same
-in JupyterLab and in Voilà, and an error shows in the panel, not in a log. Pictures with something
-to tell are HTML, since an Image widget has no text for those who cannot see it.
+It sets the values of widgets and draws nothing into Output widgets, so it looks the same in
+JupyterLab and in Voilà, and an error shows in the panel, not in a log. Pictures are in HTML
+widgets, since an Image widget has no text for those who cannot see it.
 """
 
 import time
@@ -49,7 +49,7 @@ class Panel(Controls):
     """
 
     def __init__(self, experiment: Experiment):
-        self.pair = ModelPair.of(experiment)
+        self.experiment, self.pair = experiment, ModelPair.of(experiment)
         self.pictures: list[Picture] = []  # the gallery
         self.uploads: list[Picture] = []
         self.offered: list[Picture] = []  # what the thumbnails show now
@@ -81,7 +81,13 @@ class Panel(Controls):
 
     @guarded
     def _choose_pair(self) -> None:
-        self.pair = ModelPair.at(self.models.value)
+        """Use the chosen pair; where it is unusable, say so and go back to the one before."""
+        own, before = self.models.index == 0, self.pair.files["student"].parent
+        try:
+            self.pair = ModelPair.of(self.experiment) if own else ModelPair.at(self.models.value)
+        except CheckpointError:
+            self.models.value = before
+            raise
         self._use_pair()
 
     @guarded

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import time
+from dataclasses import replace
 
 import ipywidgets as widgets
 import numpy as np
@@ -443,8 +444,24 @@ def test_a_pair_that_cannot_be_used_is_said_and_another_can_be_chosen(panel, qui
     panel = Panel(quick)
     panel.models.label = "other"
     assert "is damaged or is no model file" in panel.result.value
-    panel.models.label = "digits-lt-epochs1"
+    assert panel.models.label == "digits-lt-epochs1"
     assert "probability" in classify(panel, "Student Model")
+
+
+def test_a_student_with_another_experiments_teacher(panel, digits, quick):
+    other = replace(quick, distillation="kd")
+    network = ResNet(10, depth=8, width=4).eval()
+    save_checkpoint(other.model_file("student"), network, digits, other, "student", METRICS, [])
+    panel = Panel(other)
+    answers = [classify(panel, model) for model in MODELS]
+    panel.models.index = 1
+    assert panel.pair.experiment == quick
+    panel.models.index = 0
+    assert panel.pair.experiment == other
+    again = [classify(panel, model) for model in MODELS]
+    assert [a.partition("Answered")[0] for a in again] == [
+        a.partition("Answered")[0] for a in answers
+    ]
 
 
 def test_without_predefined_images_photographs_and_uploads_are_left(panel, quick):
