@@ -43,12 +43,11 @@ def read_picture(
 ) -> Picture:
     """Read an image file for the pair's models; one that cannot be used keeps its reason.
 
-    `content` is None where the file, of `size` bytes, was not sent; `known` are other fields of
-    Picture. The full picture is not kept: twenty large ones would
-    fill the memory.
+    `size` is that of an upload, in bytes; `content` is None where it was not sent; `known` are
+    other fields of Picture. The full picture is not kept: twenty large ones would fill the memory.
     """
     try:
-        if max(size, len(content or b"")) > MAX_BYTES:
+        if size > MAX_BYTES:
             raise ImageError(f"The file is larger than {MAX_BYTES // 2**20} MiB.")
         if content is None:
             raise ImageError("The file could not be read by the browser.")

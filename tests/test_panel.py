@@ -357,6 +357,21 @@ def test_a_file_that_the_browser_kept_is_refused_by_its_size(panel):
     assert "The file is larger than 8 MiB." in panel.preview.value
 
 
+def test_files_arrive_one_by_one_and_a_new_choice_drops_the_rest(panel):
+    def arrive(name: str, place: int, number: int, content: bytes) -> None:
+        about = {"name": name, "size": len(content), "place": place, "number": number}
+        panel.upload.receive(panel.upload, about, [memoryview(content)])
+
+    panel.source.value = UPLOAD
+    arrive("a.png", 0, 2, png(noise()))
+    assert panel.offered == []  # not before all are there
+    arrive("b.png", 1, 2, png(noise(seed=1)))
+    assert [picture.name for picture in panel.offered] == ["a.png", "b.png"]
+    arrive("c.png", 0, 3, png(noise()))
+    arrive("d.png", 0, 1, png(noise()))
+    assert [picture.name for picture in panel.offered] == ["d.png"]
+
+
 @pytest.mark.parametrize("content", [png(noise()), b"words"], ids=["an image", "no image"])
 def test_a_file_name_is_text_wherever_it_is_shown(panel, content):
     upload_all(panel, {EVIL: content, "good.png": png(noise())})
