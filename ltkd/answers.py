@@ -30,7 +30,11 @@ def escape(value) -> str:
 
 
 def failure(text: str) -> str:
-    return f"<div role='status' class='ltkd-note'>⚠ {escape(text)}</div>"
+    return f"<div role='status'>{_note(text)}</div>"
+
+
+def _note(text: str) -> str:
+    return f"<div class='ltkd-note'>⚠ {escape(text)}</div>"
 
 
 def figure(image: Image.Image, alt: str, caption: str = "") -> str:
@@ -117,7 +121,7 @@ def _unsure(role: str, pair: ModelPair, prediction: Prediction) -> str:
     names = pair.classifier(role).class_names
     known = ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
     least = pair.low_confidence(role)
-    return failure(
+    return _note(
         f"Unsure: {prediction.probability:.1%} is less than {least:.1%}, which 95% of the test "
         f"images that it gets right reach. The picture may be unlike the training data. The "
         f"{len(names)} classes are: {known}."
