@@ -62,7 +62,7 @@ def place(tmp_path_factory) -> tuple[Path, dict[str, str]]:
         json.dumps({"fetchNews": "false", "checkForUpdates": False})
     )
     command = [sys.executable, "-m", "ltkd", "student", "digits-lt", "--epochs", "2"]
-    subprocess.run(command, env=kept | own, check=True, timeout=120)
+    subprocess.run(command, env=kept | own, check=True, timeout=300)
     return folder, kept | own
 
 
