@@ -5,8 +5,6 @@ EXPERIMENT ?= $(or $(LTKD_EXPERIMENT),digits-lt)
 export LTKD_EXPERIMENT := $(EXPERIMENT)
 # For example: make notebooks EXPERIMENT=cifar100-lt OPTIONS="--epochs 2"
 OPTIONS ?=
-# Beyond tornado's 10 MiB an upload breaks the connection; so the panel can refuse it with a reason.
-UPLOADS := tornado_settings='{"websocket_max_message_size": 104857600}'
 
 .PHONY: notebooks refresh test lab app clean
 
@@ -22,11 +20,11 @@ test: .venv/ready
 	$(BIN)/python -m pytest
 
 lab: .venv/ready
-	$(BIN)/jupyter lab notebooks/01_long_tailed_data.ipynb --ServerApp.$(UPLOADS)
+	$(BIN)/jupyter lab notebooks/01_long_tailed_data.ipynb
 
 app: .venv/ready
 	$(BIN)/python -m ltkd student "$(EXPERIMENT)"
-	$(BIN)/voila notebooks/05_classifier_panel.ipynb --Voila.ip=127.0.0.1 --Voila.$(UPLOADS)
+	$(BIN)/voila notebooks/05_classifier_panel.ipynb --Voila.ip=127.0.0.1
 
 clean:
 	rm -rf .venv data/built saved_model/*/notebooks

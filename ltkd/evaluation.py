@@ -10,6 +10,8 @@ from . import processes
 from .datasets import Split
 from .networks import image_logits
 
+LOW = 0.05  # the share of the images predicted rightly whose confidence counts as low
+
 
 @torch.inference_mode()
 def predict(
@@ -46,7 +48,8 @@ def evaluate(logits: np.ndarray, labels: np.ndarray, groups: dict[str, np.ndarra
     groups : name → bool (C,), see datasets.class_groups
 
     `all` is top-1 accuracy over images; a group's accuracy is the mean over its classes, None
-    where the group has no class with test images.
+    where the group has no class with test images. `low_confidence` is the probability that the
+    predicted class reaches on all but LOW of the images predicted rightly, None if there are none.
 
     >>> scores = evaluate(np.eye(2)[[0, 1, 1, 1]] * 9.0, np.array([0, 0, 1, 1]),
     ...                   {"few": np.array([True, False])})
@@ -54,6 +57,8 @@ def evaluate(logits: np.ndarray, labels: np.ndarray, groups: dict[str, np.ndarra
     (75.0, {'few': 50.0}, [[1, 1], [0, 2]])
     """
     classes, predicted = logits.shape[1], logits.argmax(1)
+    probabilities = softmax(logits)
+    confidence = probabilities.max(1)[predicted == labels]
     every = np.arange(classes)
     recalls = 100 * recall_score(labels, predicted, labels=every, average=None, zero_division=0)
     present = np.isin(every, labels)
@@ -65,7 +70,8 @@ def evaluate(logits: np.ndarray, labels: np.ndarray, groups: dict[str, np.ndarra
         "all": float(100 * accuracy_score(labels, predicted)),
         "groups": means,
         "per_class": [float(r) if p else None for r, p in zip(recalls, present, strict=True)],
-        "calibration_error": reliability(softmax(logits), labels)["error"],
+        "calibration_error": reliability(probabilities, labels)["error"],
+        "low_confidence": float(np.quantile(confidence, LOW)) if len(confidence) else None,
         "confusion": confusion_matrix(labels, predicted, labels=every).tolist(),
     }
 

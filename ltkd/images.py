@@ -1,16 +1,20 @@
 """Reading one image that nobody has checked."""
 
+import contextlib
 import io
+import logging
+import os
 import warnings
 from pathlib import Path
 
 from PIL import Image, ImageOps
 
-MAX_BYTES = 8 * 2**20  # below what a notebook's websocket carries
+MAX_BYTES = 8 * 2**20  # a notebook's websocket carries 10 MiB, the message around it included
 MAX_PIXELS = 50_000_000
 MAX_ASPECT = 50
 # Pillow reads many more; some of them start other programs.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # it logs what it then raises
 
 
 class ImageError(ValueError):
@@ -38,14 +42,28 @@ def read_image(content: bytes) -> Image.Image:
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata that do not matter here
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 _check_size(*image.size)
-                image.load()
-                return _to_rgb(ImageOps.exif_transpose(image))
+                with _silent() if image.format == "TIFF" else contextlib.nullcontext():
+                    image.load()
+                return _to_rgb(_upright(image))
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
         raise ImageError(f"The image has more than {MAX_PIXELS:,} pixels.") from error
     except Exception as error:  # Pillow's decoders raise many kinds of exception on bad files
         raise ImageError("This is not an image that can be read, or it is damaged.") from error
+
+
+@contextlib.contextmanager
+def _silent():
+    """libtiff writes about damaged files to the process's error output: notebooks would show it."""
+    error_output, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(error_output, 2)
+        os.close(error_output)
+        os.close(nowhere)
 
 
 def _check_size(width: int, height: int) -> None:
@@ -59,28 +77,56 @@ def _check_size(width: int, height: int) -> None:
         )
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # damaged EXIF data, again of many kinds; the picture itself is sound
+        return image
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(("I", "F")):  # 16 bits or more a pixel: bring to 8
-        wide = image.mode.startswith("I;16") or image.convert("F").getextrema()[1] > 255
-        scale = 255 / 65535 if image.mode.startswith("I") and wide else 1.0
-        grey = image.convert("F").point(lambda value: value * scale + 0.5)  # convert cuts decimals
-        return grey.convert("L").convert("RGB")
+    if image.mode.startswith(("I", "F")):  # one channel, more than 8 bits a pixel
+        return _eight_bits(image).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image, mask=image.getchannel("A"))
+        return white
     return image.convert("RGB")
 
 
-def png_bytes(image: Image.Image, side: int = 384) -> bytes:
-    """The picture as PNG for a preview: enlarged or shrunk so that its longer side is `side`."""
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey values of 16 or 32 bits as 0..255, from the full range that they are stored in.
+
+    Integers and floats of 32 bits do not say their range: the first that holds all values.
+    """
+    grey = image.convert("F")
+    largest = grey.getextrema()[1]
+    if image.mode.startswith("I;16"):
+        full = 65535
+    else:
+        ranges = (1, 255, 65535) if image.mode == "F" else (255, 65535)
+        full = next((r for r in ranges if largest <= r), largest)
+    scale = 255 / full
+    return grey.point(lambda value: value * scale + 0.5).convert("L")  # convert cuts decimals
+
+
+def png_bytes(image: Image.Image) -> bytes:
+    """The picture as a PNG file, packed for speed."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def enlarged(image: Image.Image, side: int) -> Image.Image:
+    """The picture scaled so that its longer side is `side` pixels; small ones keep their pixels.
+
+    >>> enlarged(Image.new("RGB", (32, 16)), 256).size
+    (256, 128)
+    """
     scale = side / max(image.size)
     size = [max(1, round(length * scale)) for length in image.size]
-    buffer = io.BytesIO()
-    image.resize(size, Image.Resampling.NEAREST if scale > 2 else Image.Resampling.LANCZOS).save(
-        buffer, "PNG"
-    )
-    return buffer.getvalue()
+    return image.resize(size, Image.Resampling.NEAREST if scale > 2 else Image.Resampling.LANCZOS)
 
 
 def predefined_images(folder: Path) -> list[Path]:

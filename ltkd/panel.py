@@ -1,197 +1,235 @@
-"""The classifier panel: a thin shell of widgets over classifier.py.
+"""The classifier panel: a thin shell of widgets over classifier.py, gallery.py and answers.py.
 
-It sets `Image.value` and `HTML.value` and draws nothing into Output widgets, so it looks the same
-in JupyterLab and in Voilà, and an error shows in the panel, not in a log.
+It sets the values of widgets and draws nothing into Output widgets, so it looks the same in
+JupyterLab and in Voilà, and an error shows in the panel, not in a log. Pictures are in HTML
+widgets, since an Image widget has no text for those who cannot see it.
 """
 
-import html
-from functools import partial
-from pathlib import Path
+import time
+from collections.abc import Callable
+from functools import wraps
 
 import ipywidgets as widgets
-from PIL import Image
 
+from . import answers
 from .checkpoints import CheckpointError
-from .classifier import Classifier, Prediction
+from .classifier import ModelPair, Prediction, model_folders
+from .controls import COMPARE, FEW, MENDED, MODELS, PREDEFINED, UPLOAD, Controls
 from .experiments import Experiment
 from .files import shown
-from .images import MAX_BYTES, ImageError, png_bytes, predefined_images, read_image
-
-MODELS = {"Teacher Model": "teacher", "Student Model": "student"}
-PREDEFINED, UPLOAD = "Predefined image", "Upload an image"
-LIMIT = f"{MAX_BYTES // 2**20} MiB"
-LOGO = Path(__file__).with_name("logo.svg")
-# Colours are left to the theme; the chosen button differs in weight and by a line, too.
-STYLE = """<style>
-.ltkd-panel .ltkd-field label { text-align: left; margin-right: 0; }
-.ltkd-panel .ltkd-field { display: flex; align-items: center; }
-.ltkd-panel .ltkd-field .mod-active {
-  font-weight: bold; box-shadow: inset 0 -3px var(--jp-brand-color1, #1976d2);
-}
-.ltkd-panel .widget-html-content { line-height: 1.5; overflow-wrap: anywhere; }
-</style>"""
+from .gallery import MOST, Picture, gallery, read_picture
+from .images import predefined_images
+from .thumbnails import captions, style
 
 
-GAP = partial(widgets.Layout, grid_gap="12px")
+def guarded(callback: Callable) -> Callable:
+    """An error in a callback shows nowhere unless the panel says it."""
+
+    @wraps(callback)
+    def safe(self, change=None) -> None:
+        try:
+            callback(self)
+        except CheckpointError as error:
+            self.result.value = answers.failure(str(error))
+        except Exception as error:
+            self.result.value = answers.failure(f"That did not work ({error}).")
+
+    return safe
 
 
-class Panel:
-    """Choose a model, choose or upload an image, see it, read the predicted class.
+class Panel(Controls):
+    """Choose models, choose or upload an image, see it, read the class and why.
 
     Parameters
     ----------
     experiment : whose models are in saved_model/<name>/ and whose predefined images are in
-        `experiment.image_folder`
+        `experiment.image_folder`; other pairs in saved_model/ can be chosen in the panel
 
     >>> Panel(Experiment.named("digits-lt")).show()  # doctest: +SKIP
     """
 
     def __init__(self, experiment: Experiment):
-        self.experiment = experiment
-        self.classifiers: dict[str, Classifier] = {}
-        self.image: Image.Image | None = None
-        self._make_widgets()
-        self._choose_image()
+        self.experiment, self.pair = experiment, ModelPair.of(experiment)
+        self.pictures: list[Picture] = []  # the gallery
+        self.uploads: list[Picture] = []
+        self.offered: list[Picture] = []  # what the thumbnails show now
+        self.predictions: dict[str, Prediction] = {}  # of the chosen picture, by role
+        folder = self.pair.files["student"].parent
+        super().__init__([folder, *(f for f in model_folders() if f != folder)])
+        self._observe()
+        self._use_pair()
 
     def show(self) -> widgets.Widget:
         """The widget to display."""
         return self.root
 
-    def _make_widgets(self) -> None:
-        style = {"description_width": "90px"}
-        wide = style | {"button_width": "168px"}
-        self.model = widgets.ToggleButtons(options=list(MODELS), description="Model", style=wide)
-        self.source = widgets.ToggleButtons(
-            options=[PREDEFINED, UPLOAD], description="Image from", style=wide
-        )
-        files = predefined_images(self.experiment.image_folder)
-        self.predefined = widgets.Dropdown(
-            options=[(file.stem, file) for file in files],
-            description="Image",
-            style=style,
-            layout=widgets.Layout(width="436px", max_width="98%"),
-        )
-        self.upload = widgets.FileUpload(accept="image/*", description="Choose a file")
-        self.preview = widgets.Image(
-            format="png",
-            layout=widgets.Layout(max_width="192px", max_height="192px", align_self="flex-start"),
-        )
-        self.caption = widgets.HTML()
-        self.classify = widgets.Button(
-            description="Classify", button_style="primary", icon="search", disabled=True
-        )
-        self.result = widgets.HTML()
-        for field in self.model, self.source, self.predefined:
-            field.add_class("ltkd-field")
+    @property
+    def picture(self) -> Picture | None:
+        """The chosen picture; it may be one that cannot be used."""
+        return None if self.thumbnails.value is None else self.offered[self.thumbnails.value]
+
+    def _observe(self) -> None:
+        self.models.observe(self._choose_pair, "value")
         self.model.observe(self._clear, "value")
-        for chooser in self.source, self.predefined, self.upload:
-            chooser.observe(self._choose_image, "value")
+        for chooser in self.source, self.filter:
+            chooser.observe(self._offer, "value")
+        self.upload.observe(self._read_uploads, "value")
+        self.thumbnails.observe(self._choose_picture, "value")
+        self.chosen_class.observe(self._explain, "value")
         self.classify.on_click(self._on_classify)
-        self._arrange()
+        self.example.on_click(self._show_example)
 
-    def _arrange(self) -> None:
-        logo = widgets.Image(
-            value=LOGO.read_bytes(),
-            format="svg+xml",
-            layout=widgets.Layout(width="132px", height="48px", flex="none"),
-        )
-        title = widgets.HTML(
-            f"{STYLE}<b style='font-size:1.3em'>Image classifier</b><br>"
-            f"trained on {html.escape(self.experiment.name)}"
-        )
-        limit = widgets.HTML(f"up to {LIMIT}; PNG, JPEG, WebP, BMP, GIF or TIFF")
-        self.upload_row = widgets.HBox(
-            [self.upload, limit], layout=GAP(align_items="center", margin="0 0 0 92px")
-        )
-        picture = widgets.VBox([self.preview, self.caption], layout=GAP(width="220px"))
-        answer = widgets.VBox([self.classify, self.result], layout=GAP(flex="1 1 280px"))
-        rows = [
-            widgets.HBox([logo, title], layout=GAP(align_items="center")),
-            self.model,
-            self.source,
-            self.predefined,
-            self.upload_row,
-            widgets.HBox([picture, answer], layout=GAP(flex_flow="row wrap")),
+    @guarded
+    def _choose_pair(self) -> None:
+        """Use the chosen pair; where it is unusable, say so and go back to the one before."""
+        own, before = self.models.index == 0, self.pair.files["student"].parent
+        try:
+            self.pair = ModelPair.of(self.experiment) if own else ModelPair.at(self.models.value)
+        except CheckpointError:
+            self.models.value = before
+            raise
+        self._use_pair()
+
+    @guarded
+    def _use_pair(self) -> None:
+        """Load the pair, its pictures and all that a first click would otherwise wait for."""
+        self.pictures, self.uploads, self.about.value = [], [], ""
+        try:
+            names = self.pair.any_classifier().class_names
+            self.about.value = answers.about(self.pair)
+            self.chosen_class.options = [
+                ("the predicted class", None), *((name, i) for i, name in enumerate(names))
+            ]  # fmt: skip
+            self.chosen_class.index = 0
+            self.pictures = gallery(self.pair)
+            self._warm_up()
+        finally:
+            self._read_uploads()
+
+    def _warm_up(self) -> None:
+        picture = next(p for p in self.pictures if p.seen)
+        roles = [role for role in answers.TITLES if self.pair.available(role)]
+        said = {role: self.pair.classifier(role).predict(picture.seen) for role in roles}
+        answers.evidence(self.pair, picture.seen, said, roles, None)
+
+    @guarded
+    def _read_uploads(self) -> None:
+        self.table.value = ""
+        self.uploads = [
+            read_picture(file.name, file.content, self.pair, file.size)
+            for file in self.upload.value
         ]
-        self.root = widgets.VBox(rows, layout=GAP(max_width="720px", padding="12px"))
-        self.root.add_class("ltkd-panel")
+        self._offer()
 
-    def _clear(self, change=None) -> None:
-        self.result.value = ""
-
-    def _choose_image(self, change=None) -> None:
-        """Show the chosen or uploaded image, or say why there is none."""
-        self._clear()
+    @guarded
+    def _offer(self) -> None:
+        """Show the thumbnails that source and filter ask for."""
         uploading = self.source.value == UPLOAD
         self.upload_row.layout.display = "" if uploading else "none"
-        offered = not uploading and self.predefined.options
-        self.predefined.layout.display = "" if offered else "none"
-        self.image = None
-        try:
-            text, content = self._content(uploading)
-            self.caption.value = html.escape(text)
-            if content is not None:
-                self.image = read_image(content)
-                width, height = self.image.size
-                self.caption.value += f"<br>{width:,} × {height:,} pixels"
-        except ImageError as error:
-            self.caption.value = _failure(f"{error} Choose another image.")
-        self.preview.layout.display = "" if self.image else "none"
-        self.preview.value = png_bytes(self.image) if self.image else b""
-        self.classify.disabled = self.image is None
+        self.filter.layout.display = "none" if uploading else ""
+        self.table.layout.display = "" if uploading else "none"
+        self.offered = self.uploads if uploading else self._filtered()
+        self.note.value = self._note(uploading)
+        self.note.layout.display = "" if self.note.value else "none"
+        self.thumbnails.layout.display = "" if self.offered else "none"
+        texts, self.thumbnails.tooltips = captions(self.offered, self.pair)
+        self.looks.value = style(self.offered, f".ltkd-{self.thumbnails.model_id}")
+        self.thumbnails.options = [(text, i) for i, text in enumerate(texts)]
+        self.thumbnails.index = 0 if self.offered else None
+        self._choose_picture()
 
-    def _content(self, uploading: bool) -> tuple[str, bytes | None]:
-        """Caption and bytes of the image; where none is chosen, what to do and None."""
-        if not uploading:
-            return self._predefined_content()
-        if not self.upload.value:
-            return f"No file yet. One of more than {LIMIT} may not arrive.", None
-        chosen = self.upload.value[0]
-        if chosen["size"] > MAX_BYTES:
-            raise ImageError(f"The file is larger than {LIMIT}.")
-        return f"Preview: {chosen['name']}", bytes(chosen["content"])
+    def _filtered(self) -> list[Picture]:
+        if self.filter.value == MENDED:
+            mended = (p for p in self.pictures if p.mended)
+            return sorted(mended, key=lambda p: -p.mended)  # the surest first
+        if self.filter.value == FEW:
+            few = self.pair.any_classifier()
+            return [
+                p for p in self.pictures if p.true_class and few.shots(p.true_class)[1] == "few"
+            ]
+        return self.pictures
 
-    def _predefined_content(self) -> tuple[str, bytes | None]:
-        file, folder = self.predefined.value, shown(self.experiment.image_folder)
-        if file is None:
-            return f"There are no predefined images in {folder} yet. Upload one.", None
-        try:
-            return f"Preview: {file.stem}", file.read_bytes()
-        except OSError as error:
-            raise ImageError(f"{file.name} in {folder} cannot be read.") from error
+    def _note(self, uploading: bool) -> str:
+        """Why there is no thumbnail, or not one for every file."""
+        if uploading:
+            return "" if self.offered else "No file yet."
+        if self.filter.value == MENDED and not self.offered:
+            return "None is known. Notebook 4 finds them among the test images."
+        folder = self.pair.experiment.image_folder
+        named, files = answers.escape(shown(folder)), len(predefined_images(folder))
+        if not self.offered:
+            return f"There are no such images. Put some into {named}, or upload one."
+        return f"The first {MOST} of {files} files in {named} are shown." if files > MOST else ""
 
-    def _on_classify(self, button=None) -> None:
-        if self.image is None:
+    @guarded
+    def _choose_picture(self) -> None:
+        self._clear()
+        picture = self.picture
+        self.preview.value = answers.preview(picture) if picture else ""
+        self.classify.disabled = picture is None or bool(picture.error)
+
+    @guarded
+    def _clear(self) -> None:
+        self.predictions = {}
+        self.result.value = self.evidence.value = ""
+        self.chosen_class.layout.display = "none"
+
+    @guarded
+    def _on_classify(self) -> None:
+        start, picture = time.perf_counter(), self.picture
+        if picture is None or picture.error:
             return
-        try:
-            classifier = self._classifier()
-            self.result.value = _describe(
-                self.model.value, classifier, classifier.predict(self.image)
+        roles = MODELS[self.model.value]
+        self.predictions = self._predict(picture, roles)
+        blocks = [
+            answers.answer(role, self.pair, self.predictions[role], picture.true_class)
+            for role in roles
+        ]
+        words = answers.difference(self.predictions, picture.true_class) if len(roles) > 1 else ""
+        taken = 1000 * (time.perf_counter() - start)
+        self.result.value = (
+            f"<div>{words}</div><div class='ltkd-row'>{''.join(blocks)}</div>"
+            f"Answered in {taken:.0f} ms."
+        )
+        self.chosen_class.layout.display = ""
+        self._explain()
+        if self.source.value == UPLOAD and len(self.uploads) > 1 and not self.table.value:
+            self.table.value = answers.table([self._row(p) for p in self.uploads])
+
+    def _predict(self, picture: Picture, roles: list[str]) -> dict[str, Prediction]:
+        """By the roles, and by the Teacher where it can be had: the weights are from it."""
+        wanted = {*roles, "teacher"} if self.pair.available("teacher") else roles
+        return {role: self.pair.classifier(role).predict(picture.seen) for role in wanted}
+
+    @guarded
+    def _explain(self) -> None:
+        if self.predictions:
+            self.evidence.value = answers.evidence(
+                self.pair,
+                self.picture.seen,
+                self.predictions,
+                MODELS[self.model.value],
+                self.chosen_class.value,
             )
-        except CheckpointError as error:
-            self.result.value = _failure(str(error))
-        except Exception as error:  # errors in callbacks show nowhere else
-            self.result.value = _failure(f"The image could not be classified ({error}).")
 
-    def _classifier(self) -> Classifier:
-        name = self.model.value
-        if name not in self.classifiers:
-            self.classifiers[name] = Classifier.load(self.experiment.model_file(MODELS[name]))
-        return self.classifiers[name]
+    @guarded
+    def _show_example(self) -> None:
+        """Go to the next test image that the Teacher gets wrong and the Student right."""
+        again = self.source.value == PREDEFINED and self.filter.value == MENDED
+        self.source.value, self.filter.value, self.model.value = PREDEFINED, MENDED, COMPARE
+        if self.offered:
+            self.thumbnails.index = (self.thumbnails.index + again) % len(self.offered)
+            self._on_classify()
 
-
-def _failure(text: str) -> str:
-    return f"<div role='status'>⚠ {html.escape(text)}</div>"
-
-
-def _describe(model: str, classifier: Classifier, prediction: Prediction) -> str:
-    """The result as HTML: the class, its probability, and how often it was seen in training."""
-    count, group = classifier.shots(prediction.class_name)
-    name = html.escape(prediction.class_name)
-    others = ", ".join(f"{html.escape(n)} ({p:.1%})" for n, p in prediction.ranking[1:3])
-    return (
-        f"<div role='status'>{html.escape(model)} predicts<br>"
-        f"<span style='font-size:1.8em;font-weight:bold'>{name}</span> "
-        f"with {prediction.probability:.1%} probability<br>"
-        f"{count:,} training images of this class ({group}-shot)<br>Next: {others}</div>"
-    )
+    def _row(self, picture: Picture) -> tuple[str, ...]:
+        """One line of the table: both models' answers, or why there is none."""
+        if picture.error:
+            return (picture.name, "", "", "", "", picture.error)
+        said = {role: self.pair.classifier(role).predict(picture.seen) for role in answers.TITLES}
+        unsure = [
+            role
+            for role, p in said.items()
+            if p.probability < (self.pair.low_confidence(role) or 0)
+        ]
+        values = [text for p in said.values() for text in (p.class_name, f"{p.probability:.4f}")]
+        return (picture.name, *values, f"unsure: {' and '.join(unsure)}" if unsure else "")

@@ -2,14 +2,11 @@
 
 import os
 import platform
-import re
 import shlex
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 
 from . import processes
 from .batches import Batches, channel_statistics
@@ -17,17 +14,14 @@ from .checkpoints import CheckpointError, load_checkpoint, save_checkpoint, vers
 from .datasets import LongTailedData
 from .evaluation import compare, evaluate, evaluate_network, predict
 from .experiments import OPTIONS, SCHEDULES, Experiment
-from .files import shown, write_atomically, write_json
-from .images import predefined_images
-from .longtail import largest_first, spread
+from .files import shown, write_json
 from .losses import ClassLoss
 from .networks import ResNet
 from .objectives import recipe_named
 from .processes import say
-from .supervision import objective_for
+from .supervision import distillation_loss, objective_for
 from .training import Trainer, accelerator_for, seed_epoch
 
-POSTERIOR_BYTES = 64 * 2**20  # of patch posteriors at a time
 ROLES = ("teacher", "student")
 
 
@@ -163,16 +157,19 @@ def results(experiment: Experiment, data: LongTailedData) -> dict:
     """Evaluate teacher and student on the test images and write results.json beside them.
 
     Returns what was written: for each role its scores, parameters and training time; the paired
-    comparison; and the experiment, command, machine and versions they come from.
+    comparison; the mean posterior, with which one image's patch weights can be had without the
+    training images; and the experiment, command, machine and versions they come from.
     """
     summary: dict = {"experiment": experiment.as_dict(), "counts": data.counts.tolist()}
-    logits = {}
+    logits, networks = {}, {}
     for role in ROLES:
         network, content = load_checkpoint(experiment.model_file(role), len(data.class_names))
-        logits[role] = predict(network, data.test.images)
+        networks[role], logits[role] = network, predict(network, data.test.images)
         summary[role] = evaluate(logits[role], data.test.labels, data.groups)
         summary[role] |= {key: content["metrics"][key] for key in ("seconds", "parameters")}
     summary["comparison"] = compare(logits["teacher"], logits["student"], data.test.labels)
+    distillation = distillation_loss(experiment, data, networks["teacher"])
+    summary["mean_posterior"] = distillation.mean_posterior.tolist()
     summary["test_images"] = len(data.test.labels)
     summary["command"] = command(experiment)
     summary["machine"] = machine()
@@ -209,23 +206,3 @@ def machine() -> dict[str, str | int]:
         "device": device,
         "python": sys.version.split()[0],
     }
-
-
-def save_predefined_images(experiment: Experiment, data: LongTailedData, most: int = 12) -> Path:
-    """Put test images, one for each of up to `most` classes, where the panel looks for them.
-
-    A folder that holds images already is left as it is. Returns the folder.
-    """
-    folder = experiment.image_folder
-    if predefined_images(folder):
-        return folder
-    order = largest_first(data.counts)
-    for label in spread(order[np.isin(order, data.test.labels)], most):
-        row = np.flatnonzero(data.test.labels == label)[0]
-        picture = Image.fromarray(data.test.images[row].transpose(1, 2, 0))
-        name = re.sub(r"[^\w-]+", "_", data.class_names[label])
-        source = re.sub(r"[^\w-]+", "_", str(data.test.sources[row]))
-        write_atomically(
-            folder / f"{name}-test-{source}.png", lambda file, p=picture: p.save(file, "PNG")
-        )
-    return folder

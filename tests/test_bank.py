@@ -72,9 +72,10 @@ def test_another_teacher_has_another_folder(tmp_path):
 def test_a_student_learns_the_same_from_a_bank_of_all_epochs(digits, quick, monkeypatch):
     """A bank as long as the training repeats nothing: only bfloat16 makes a difference."""
     base = replace(quick, schedule=replace(quick.schedule, epochs=2))
-    plain, history = runs.train(base, digits, "student")
-    banked, content = runs.train(replace(base, bank=2), digits, "student")
-    for one, two in zip(history["history"], content["history"], strict=True):
+    histories = [
+        runs.train(e, digits, "student")[1]["history"] for e in (base, replace(base, bank=2))
+    ]
+    for one, two in zip(*histories, strict=True):
         assert two == pytest.approx(one, rel=0.02, abs=0.01)
     (folder,) = base.built_file.parent.glob("teacher-outputs-*")
     files = sorted(folder.iterdir())

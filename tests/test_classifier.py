@@ -5,13 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ltkd.checkpoints import CheckpointError
-from ltkd.classifier import Classifier
-from ltkd.evaluation import predict, softmax
+from ltkd.classifier import Classifier, ModelPair, model_folders
+from ltkd.evaluation import LOW, predict, softmax
 from ltkd.experiments import Experiment
-from ltkd.runs import train
+from ltkd.runs import results, train
+from ltkd.supervision import distillation_loss
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +49,16 @@ def test_answers_as_evaluation_does(classifier, digits):
         assert prediction.probability == pytest.approx(wanted.max(), abs=1e-5)
         found = prediction.patch_logits.mean((0, 1))
         np.testing.assert_allclose(found, logits[row], atol=1e-4)
+
+
+def test_other_work_keeps_its_threads(classifier):
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        classifier.predict(noise(40, 40))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_ranking_is_sorted_has_every_class_and_sums_to_one(classifier, digits):
@@ -114,3 +126,84 @@ def test_load_refuses_what_is_no_model(path, tmp_path):
         Classifier.load(path, classes=3)
     with pytest.raises(CheckpointError, match="There is no model file"):
         Classifier.load(tmp_path / "none.pth")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, digits) -> Path:
+    """A home with a pair of one epoch and its results."""
+    home = tmp_path_factory.mktemp("pair")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LTKD_HOME", str(home))
+        experiment = Experiment.choose("digits-lt", epochs=1)
+        train(experiment, digits, "student")
+        results(experiment, digits)
+    return home
+
+
+@pytest.fixture
+def pair(trained, monkeypatch) -> ModelPair:
+    monkeypatch.setenv("LTKD_HOME", str(trained))
+    return ModelPair.of(Experiment.choose("digits-lt", epochs=1))
+
+
+def test_patch_weights_are_those_of_the_training(pair, digits):
+    teacher = pair.classifier("teacher")
+    loss = distillation_loss(pair.experiment, digits, teacher.network)
+    patches = predict(teacher.network, digits.test.images[:5], patches=True)
+    wanted = loss.patch_weights(torch.from_numpy(patches)).numpy()  # (5, P)
+    for row in range(5):
+        said = teacher.predict(picture(digits.test.images, row))
+        weights = pair.patch_weights(said)
+        np.testing.assert_allclose(weights, wanted[row].reshape(4, 4), atol=1e-3)
+        assert weights.mean() == pytest.approx(1, abs=1e-5)
+
+
+def test_no_patch_weights_where_no_patch_was_distilled(pair, digits):
+    pair.experiment = replace(pair.experiment, distillation="kd")
+    said = pair.classifier("teacher").predict(picture(digits.test.images, 0))
+    assert pair.patch_weights(said) is None
+
+
+@pytest.mark.parametrize("content", ["", "[1, 2]", "{}", '{"mean_posterior": [1.0]}'])
+def test_damaged_results_are_as_none(pair, digits, content, tmp_path, monkeypatch):
+    for role, file in pair.files.items():
+        pair.files[role] = tmp_path / file.name
+        pair.files[role].write_bytes(file.read_bytes())
+    (tmp_path / "results.json").write_text(content)
+    said = pair.classifier("teacher").predict(picture(digits.test.images, 0))
+    assert pair.patch_weights(said) is None
+    assert pair.low_confidence("student") is None and not pair.unsure("student", said)
+
+
+@pytest.mark.parametrize("role", ["teacher", "student"])
+def test_a_twentieth_of_what_is_right_is_below_the_threshold(pair, digits, role):
+    classifier = pair.classifier(role)
+    probabilities = softmax(predict(classifier.network, digits.test.images))
+    confidence = probabilities.max(1)
+    right = confidence[probabilities.argmax(1) == digits.test.labels]
+    share = (right < pair.low_confidence(role)).mean()
+    assert share == pytest.approx(LOW, abs=1 / len(right))
+    lowest = classifier.predict(picture(digits.test.images, confidence.argmin()))
+    highest = classifier.predict(picture(digits.test.images, confidence.argmax()))
+    assert pair.unsure(role, lowest) and not pair.unsure(role, highest)
+
+
+def test_a_pair_is_found_by_its_folder_and_knows_its_experiment(pair, trained):
+    assert model_folders() == [trained / "saved_model" / "digits-lt-epochs1"]
+    found = ModelPair.at(model_folders()[0])
+    assert found.experiment == pair.experiment and found.files == pair.files
+
+
+def test_a_model_file_without_its_experiment_is_refused(pair, tmp_path):
+    content = torch.load(pair.files["student"], weights_only=True)
+    del content["experiment"]["schedule"]["epochs"], content["experiment"]["base"]
+    torch.save(content, tmp_path / "student_model.pth")
+    with pytest.raises(CheckpointError, match="does not say which experiment"):
+        ModelPair.at(tmp_path)
+
+
+def test_what_is_not_available(pair, tmp_path):
+    assert pair.available("teacher") and pair.any_classifier() is pair.classifier("student")
+    pair = replace(pair, files=pair.files | {"student": tmp_path / "none.pth"}, loaded={})
+    assert not pair.available("student")
+    assert pair.any_classifier() is pair.classifier("teacher")

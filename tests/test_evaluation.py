@@ -196,3 +196,13 @@ def test_table():
         "Teacher      70.0    81.2       –",
         "A student   100.0     9.0    25.6",
     ]
+
+
+def test_low_confidence_counts_what_is_right_alone():
+    """21 right answers from 0.60 to 0.80 in steps of 0.01: a twentieth, one, is below 0.61."""
+    confidence = np.append(np.arange(60, 81) / 100, [0.51, 0.99])
+    logits = np.log(np.stack([confidence, 1 - confidence], 1))
+    labels = np.append(np.zeros(21, int), [1, 1])  # the last two are wrong
+    scores = evaluate(logits, labels, {})
+    assert scores["low_confidence"] == pytest.approx(0.61)
+    assert evaluate(logits[-2:], labels[-2:], {})["low_confidence"] is None

@@ -99,7 +99,9 @@ def test_what_is_given_wins_over_the_environment(monkeypatch):
 def test_a_schedule_is_chosen_by_name():
     chosen = Experiment.choose("cifar100-lt", schedule="paper", epochs=400)
     assert chosen.schedule == replace(SCHEDULES["paper"], epochs=400)
-    assert Experiment.choose("cifar100-lt", epochs=str(SCHEDULES["fast"].epochs)).name == "cifar100-lt"
+    assert (
+        Experiment.choose("cifar100-lt", epochs=str(SCHEDULES["fast"].epochs)).name == "cifar100-lt"
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import time
 import zlib
 
 import numpy as np
@@ -31,13 +32,14 @@ def noise(width: int = 40, height: int = 30) -> Image.Image:
     return Image.fromarray(values)
 
 
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """A piece of a PNG file."""
+    check = zlib.crc32(kind + data)
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
+
+
 def png_that_claims(width: int, height: int) -> bytes:
     """A PNG of less than 100 bytes whose header says that it is this large."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        check = zlib.crc32(kind + data)
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
-
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(9))) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + body
@@ -124,6 +126,31 @@ def test_dark_sixteen_bits_stay_dark():
     assert [p[0] for p in pixels(encode(Image.fromarray(values)))[0]] == [0, 1, 1]
 
 
+@pytest.mark.parametrize(
+    ("values", "grey"),
+    [
+        (np.float32([[0, 0.5, 1]]), [0, 128, 255]),  # 0..1
+        (np.float32([[0, 128, 255]]), [0, 128, 255]),  # 0..255
+        (np.float32([[0, 32767.5, 65535]]), [0, 128, 255]),
+        (np.float32([[0, 5e5, 1e6]]), [0, 128, 255]),
+        (np.int32([[0, 128, 255]]), [0, 128, 255]),
+        (np.int32([[-5, 257 * 100, 65535]]), [0, 100, 255]),
+        (np.int32([[0, 10**6, 2 * 10**6]]), [0, 128, 255]),
+    ],
+)
+def test_32_bits_are_scaled_to_the_first_range_that_holds_them(values, grey):
+    found = [pixel[0] for pixel in pixels(encode(Image.fromarray(values), "TIFF"))[0]]
+    assert found == grey
+
+
+def test_sixteen_bits_a_colour():
+    """A PNG of Pillow has no 16 bits a colour, so this one is made by hand."""
+    row = struct.pack(">BHHH", 0, 65535, 257 * 100, 0)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0))
+    content = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(row))
+    assert pixels(content + chunk(b"IEND", b"")) == [[[255, 100, 0]]]
+
+
 def test_an_empty_file():
     with pytest.raises(ImageError, match=r"^The file is empty\.$"):
         read_image(b"")
@@ -183,3 +210,66 @@ def test_formats_that_start_other_programs_are_refused():
     script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
     with pytest.raises(ImageError, match="not an image"):
         read_image(script)
+
+
+def sound_files() -> list[bytes]:
+    """One file of each format and of the odd kinds."""
+    picture, grey = noise(), noise().convert("L")
+    plain = [encode(picture, kind) for kind in ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")]
+    packed = [encode(picture, "TIFF", compression=c) for c in ("tiff_lzw", "jpeg", "tiff_deflate")]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    odd = [
+        encode(picture, "JPEG", exif=exif),
+        encode(picture, "JPEG", progressive=True),
+        encode(picture.convert("CMYK"), "JPEG"),
+        encode(picture.convert("P"), transparency=3),
+        encode(picture.convert("RGBA"), "WEBP", lossless=True),
+        encode(Image.fromarray(np.arange(1200, dtype=np.uint16).reshape(30, 40) * 54)),
+        encode(grey.convert("1"), "TIFF", compression="group4"),
+        encode(picture, "GIF", save_all=True, append_images=[grey.convert("RGB")]),
+    ]
+    return plain + packed + odd
+
+
+def spoilt(content: bytes, others: list[bytes], random: np.random.Generator) -> bytes:
+    """The file with one kind of damage, chosen by chance."""
+    values, kind = bytearray(content), random.integers(6)
+    place = int(random.integers(len(values)))
+    if kind == 0:  # a few bits turned over anywhere
+        for i in random.integers(len(values), size=random.integers(1, 20)):
+            values[i] ^= 1 << random.integers(8)
+    elif kind == 1:  # or in the header, where sizes and offsets are
+        for i in random.integers(min(len(values), 64), size=3):
+            values[i] = random.integers(256)
+    elif kind == 2:
+        del values[place:]
+    elif kind == 3:
+        values[place : place + 50] = bytes(50)
+    elif kind == 4:  # the header of another format
+        other = others[random.integers(len(others))]
+        values[:32] = other[:32]
+    else:
+        values[place:place] = random.bytes(int(random.integers(1, 200)))
+    return bytes(values)
+
+
+def test_hundreds_of_spoilt_files_are_images_or_image_errors(capfd):
+    """Never another exception, never a message of a decoder, and always in bounded time."""
+    random, sound = np.random.default_rng(0), sound_files()
+    outcomes = {"read": 0, "refused": 0}
+    for content in sound:
+        for _ in range(25):
+            start = time.perf_counter()
+            try:
+                image = read_image(spoilt(content, sound, random))
+                assert image.mode == "RGB" and min(image.size) > 0
+                outcomes["read"] += 1
+            except ImageError as error:
+                assert str(error).endswith(".") and "\n" not in str(error)
+                outcomes["refused"] += 1
+            assert time.perf_counter() - start < 10
+    assert sum(outcomes.values()) == 25 * len(sound) >= 400
+    assert min(outcomes.values()) > 50  # the damage is neither always fatal nor always harmless
+    printed = capfd.readouterr()
+    assert printed.out == printed.err == ""

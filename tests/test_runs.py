@@ -10,8 +10,9 @@ import torch
 from ltkd import runs
 from ltkd.__main__ import parser
 from ltkd.experiments import Experiment
+from ltkd.gallery import save_predefined_images
 from ltkd.images import predefined_images, read_image
-from ltkd.runs import command, save_predefined_images
+from ltkd.runs import command
 from ltkd.supervision import teacher_bias
 from ltkd.training import Trainer
 
