@@ -1,9 +1,9 @@
 """ltkd: long-tailed image classification by patch-level, head/tail-decoupled distillation.
 
 Read the modules in this order: schedules, experiments, longtail, sources, datasets, batches,
-networks, losses, distillation, objectives, training, checkpoints, evaluation, runs; then for the
-images, classifier, gallery, overlays, thumbnails, answers, uploader, controls, panel; and
-plots, which nothing else imports.
+networks, losses, distillation, objectives, optimizers, processes, compiling, training, evaluation,
+bank, supervision, checkpoints, runs, benchmark; then for the panel images, classifier, gallery,
+overlays, thumbnails, answers, uploader, controls, panel; and plots, which nothing else imports.
 """
 
 __version__ = "0.1.0"
