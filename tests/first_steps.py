@@ -22,6 +22,9 @@ CASES = {
 }
 
 
+NEW_NETWORK = runs.new_network
+
+
 def in_double(*arguments):
     """Rounding of float32 grows from step to step and would hide small errors."""
     return NEW_NETWORK(*arguments).double()
@@ -55,20 +58,25 @@ def experiment_with(changes: dict) -> Experiment:
     return replace(base, schedule=plan, **changes)
 
 
-NEW_NETWORK, runs.new_network = runs.new_network, in_double
-with processes.start().main_process_first():
-    data = datasets.build(Experiment.named("digits-lt"))
-found = {"processes": processes.count()}
-for case, changes in CASES.items():
-    experiment = experiment_with(dict(changes))
-    teacher = in_double(experiment, data, "teacher")
-    trainer = runs.trainer_for(experiment, data, "teacher")
-    found["teacher", case] = first_losses(trainer)
-    trainer = runs.trainer_for(experiment, data, "student", teacher)
-    found["student", case] = first_losses(trainer)
-found["weights"] = trainer.plain.state_dict()
-found["scores"] = evaluate_network(trainer.plain, data.test, data.groups)
-if processes.is_main():
-    torch.save(found, sys.argv[1])
-processes.wait()
-processes.start().destroy_process_group()
+def main(file: str) -> None:
+    runs.new_network = in_double
+    with processes.start().main_process_first():
+        data = datasets.build(Experiment.named("digits-lt"))
+    found = {"processes": processes.count()}
+    for case, changes in CASES.items():
+        experiment = experiment_with(dict(changes))
+        teacher = in_double(experiment, data, "teacher")
+        trainer = runs.trainer_for(experiment, data, "teacher")
+        found["teacher", case] = first_losses(trainer)
+        trainer = runs.trainer_for(experiment, data, "student", teacher)
+        found["student", case] = first_losses(trainer)
+    found["weights"] = trainer.plain.state_dict()
+    found["scores"] = evaluate_network(trainer.plain, data.test, data.groups)
+    if processes.is_main():
+        torch.save(found, file)
+    processes.wait()
+    processes.start().destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
