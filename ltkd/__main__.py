@@ -100,6 +100,7 @@ HELP = {
     "teacher_loss": "a name from losses.CLASS_LOSSES",
     "student_loss": "a name from losses.CLASS_LOSSES",
     "distillation": "a name from objectives.RECIPES",
+    "teacher_width": "channels of the teacher's first stage",
     "bank": "keep the teacher's outputs for so many epochs, whose augmentations then repeat",
 }
 JOBS = {

@@ -128,10 +128,10 @@ def classic_seconds(train: int, test: int) -> float:
 
     Estimated from ten steps and two test batches; its slow data loading is left out.
     """
-    data = synthetic(256)
-    network = new_network(Experiment.named("cifar100-lt"), data, "teacher")
+    data, device = synthetic(256), start().device
+    network = new_network(Experiment.named("cifar100-lt"), data, "teacher").to(device)
     optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, weight_decay=2e-4)
-    images, labels = (torch.from_numpy(v[:128]) for v in data.train[:2])
+    images, labels = (torch.from_numpy(v[:128]).to(device) for v in data.train[:2])
 
     def step() -> None:
         network.train()

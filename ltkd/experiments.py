@@ -215,6 +215,7 @@ OPTIONS = {
     "teacher_loss": str,
     "student_loss": str,
     "distillation": str,
+    "teacher_width": int,
     "bank": int,
 }
 
