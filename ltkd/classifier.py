@@ -12,10 +12,9 @@ import torch
 from PIL import Image, ImageOps
 
 from .checkpoints import CheckpointError, load_checkpoint
-from .experiments import Experiment, home
+from .experiments import ROLES, Experiment, home
 from .images import ImageError, read_image
-from .objectives import DistillationLoss
-from .runs import ROLES, teacher_bias
+from .objectives import DistillationLoss, teacher_bias
 from .schedules import Schedule
 
 __all__ = ["Classifier", "ImageError", "ModelPair", "Prediction", "read_image"]

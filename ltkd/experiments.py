@@ -19,6 +19,7 @@ def home() -> Path:
     return Path(os.environ.get("LTKD_HOME") or PROJECT)
 
 
+ROLES = ("teacher", "student")
 PROFILES = ("exponential", "step", "natural")
 
 

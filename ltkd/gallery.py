@@ -8,10 +8,10 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from .classifier import ROLES, ModelPair, one_thread
+from .classifier import ModelPair, one_thread
 from .datasets import LongTailedData
 from .evaluation import predict, softmax
-from .experiments import Experiment
+from .experiments import ROLES, Experiment
 from .files import write_atomically
 from .images import MAX_BYTES, ImageError, enlarged, predefined_images, read_image
 from .longtail import largest_first, spread

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from . import distillation
+from .experiments import Experiment
 from .longtail import class_groups
-from .losses import class_balanced_weights
+from .losses import class_balanced_weights, log_prior
 from .networks import image_logits
 
 PATCH_BYTES = 16 * 2**20  # of patch logits whose losses are computed at a time
@@ -204,6 +205,16 @@ class DistillationLoss:
             teacher, student, self.head, r.alpha, r.beta_head, r.beta_tail,
             r.temperature, r.head_temperature, r.tail_temperature,
         )  # fmt: skip
+
+
+def teacher_bias(experiment: Experiment, counts: Tensor) -> Tensor:
+    """What the class prior added to the teacher's logits, (C,).
+
+    A loss that already adds the log prior while training (Balanced Softmax, logit adjustment)
+    leaves none in the logits; nor, nearly, do margins and re-weighting.
+    """
+    biased = experiment.teacher_loss in ("cross_entropy", "focal")
+    return log_prior(counts) if biased else torch.zeros(len(counts))
 
 
 def mean_posterior(posteriors: Tensor, labels: Tensor, counts: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from .batches import Batches, channel_statistics
 from .checkpoints import CheckpointError, load_checkpoint, save_checkpoint, versions
 from .datasets import LongTailedData
 from .evaluation import compare, evaluate, evaluate_network, predict
-from .experiments import OPTIONS, SCHEDULES, Experiment
+from .experiments import OPTIONS, ROLES, SCHEDULES, Experiment
 from .files import shown, write_json
 from .losses import ClassLoss
 from .networks import ResNet
@@ -21,8 +21,6 @@ from .objectives import recipe_named
 from .processes import say
 from .supervision import distillation_loss, objective_for
 from .training import Trainer, accelerator_for, seed_epoch
-
-ROLES = ("teacher", "student")
 
 
 def state_file(experiment: Experiment, role: str) -> Path:

@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass
 
-OPTIMIZERS = ("sgd", "muon")
+CHOICES = {"optimizer": ("sgd", "muon"), "decay": ("cosine", "linear")}
 
 
 @dataclass(frozen=True)
 class Schedule:
     """How long and with which optimiser a network is trained.
 
-    The learning rate rises over the first `warmup` share of the steps and falls along a cosine
-    afterwards: a small share is "warm-up and cosine", 0.3 is one-cycle (Smith 2018).
+    The learning rate rises over the first `warmup` share of the steps and falls to 0 afterwards,
+    along a cosine or a line: a small share is "warm-up and cosine", 0.3 is one-cycle (Smith 2018).
     """
 
     name: str
@@ -20,6 +20,7 @@ class Schedule:
     learning_rate: float = 0.1  # at its peak
     muon_rate: float = 0.05  # of the convolutions, with "muon"
     warmup: float = 0.025  # share of all steps
+    decay: str = "cosine"  # or "linear"
     momentum: float = 0.9
     weight_decay: float = 5e-4
     augment: tuple[str, ...] = ("crop", "flip")  # see batches.AUGMENTATIONS
@@ -35,17 +36,18 @@ class Schedule:
                 f"A schedule needs at least 1 epoch and batches of at least 2 images, not "
                 f"{self.epochs} and {self.batch_size}."
             )
-        if self.optimizer not in OPTIMIZERS:
-            raise ValueError(
-                f"Unknown optimizer {self.optimizer!r}; choose one of {', '.join(OPTIMIZERS)}."
-            )
+        for field, choices in CHOICES.items():
+            if getattr(self, field) not in choices:
+                raise ValueError(
+                    f"Unknown {field} {getattr(self, field)!r}; choose one of {', '.join(choices)}."
+                )
 
 
 SCHEDULES = {
     s.name: s
     for s in (
         Schedule("digits", 60, 64, warmup=0.3, augment=("crop",), precision="no"),
-        Schedule("fast", 20, optimizer="muon", warmup=0.1, small=0.7),
+        Schedule("fast", 20, optimizer="muon", warmup=0.1, decay="linear", small=0.65),
         Schedule("paper", 200, augment=("crop", "flip", "autoaugment", "cutout"), compile=True),
     )
 }

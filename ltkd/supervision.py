@@ -12,22 +12,12 @@ from .compiling import compiled
 from .datasets import LongTailedData
 from .evaluation import predict
 from .experiments import Experiment
-from .losses import ClassLoss, log_prior
+from .losses import ClassLoss
 from .networks import ResNet, image_logits
-from .objectives import DistillationLoss, mean_posterior
+from .objectives import DistillationLoss, mean_posterior, teacher_bias
 from .training import Objective, Step
 
 POSTERIOR_BYTES = 64 * 2**20  # of patch posteriors at a time
-
-
-def teacher_bias(experiment: Experiment, counts: Tensor) -> Tensor:
-    """What the class prior added to the teacher's logits, (C,).
-
-    A loss that already adds the log prior while training (Balanced Softmax, logit adjustment)
-    leaves none in the logits; nor, nearly, do margins and re-weighting.
-    """
-    biased = experiment.teacher_loss in ("cross_entropy", "focal")
-    return log_prior(counts) if biased else torch.zeros(len(counts))
 
 
 def distillation_loss(

@@ -63,8 +63,8 @@ def seed_epoch(seed: int, role: str, epoch: int) -> None:
     torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
 
 
-def rate(step: int, steps: int, warmup: float) -> float:
-    """Learning rate at `step` as a share of its peak: a linear rise, then half a cosine to 0.
+def rate(step: int, steps: int, warmup: float, decay: str = "cosine") -> float:
+    """Learning rate at `step` as a share of its peak: a linear rise, then a fall to 0.
 
     >>> [round(rate(step, 8, 0.25), 2) for step in (0, 1, 2, 5, 8)]
     [0.5, 1.0, 1.0, 0.5, 0.0]
@@ -72,7 +72,8 @@ def rate(step: int, steps: int, warmup: float) -> float:
     rise = max(1, round(warmup * steps))
     if step < rise:
         return (step + 1) / rise
-    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+    done = (step - rise) / max(1, steps - rise)
+    return 1 - done if decay == "linear" else 0.5 * (1 + math.cos(math.pi * done))
 
 
 class Trainer:
@@ -119,7 +120,7 @@ class Trainer:
         prepared = accelerator.prepare_model(network)
         self.network = compiled(prepared) if schedule.compile else prepared
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: rate(step, self.steps, schedule.warmup)
+            optimizer, lambda step: rate(step, self.steps, schedule.warmup, schedule.decay)
         )
 
     def fit(self) -> list[dict[str, float]]:

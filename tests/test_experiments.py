@@ -54,9 +54,10 @@ def test_every_field_that_changes_the_result_changes_the_name():
     plan = {
         "epochs": 7, "batch_size": 32, "learning_rate": 0.3, "warmup": 0.2, "momentum": 0.8,
         "weight_decay": 1e-3, "augment": ("flip",), "cutmix": 0.5, "ema": 0.99, "precision": "no",
-        "optimizer": "sgd", "muon_rate": 0.3, "small": 0.1, "compile": True,
+        "optimizer": "sgd", "muon_rate": 0.3, "small": 0.1, "compile": True, "decay": "cosine",
     }  # fmt: skip
     base = Experiment.named("cifar10-lt")
+    assert all(getattr(base.schedule, field) != value for field, value in plan.items())
     changed = [replace(base, **{field: value}) for field, value in changes.items()]
     changed += [replace(base, schedule=replace(base.schedule, **{f: v})) for f, v in plan.items()]
     assert len({e.name for e in [base, *changed]}) == 1 + len(changes) + len(plan)

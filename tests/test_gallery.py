@@ -7,10 +7,11 @@ from PIL import Image
 from ltkd.checkpoints import load_checkpoint, save_checkpoint
 from ltkd.classifier import ModelPair
 from ltkd.datasets import build
+from ltkd.experiments import ROLES
 from ltkd.gallery import PREVIEW, gallery, mended_test_images, read_picture, save_predefined_images
 from ltkd.images import png_bytes
 from ltkd.overlays import ABOVE, BELOW, overlay
-from ltkd.runs import ROLES, new_network, results
+from ltkd.runs import new_network, results
 from ltkd.thumbnails import captions, style
 
 METRICS = {"seconds": 1.0, "parameters": 1}

@@ -12,8 +12,8 @@ from ltkd.__main__ import parser
 from ltkd.experiments import Experiment
 from ltkd.gallery import save_predefined_images
 from ltkd.images import predefined_images, read_image
+from ltkd.objectives import teacher_bias
 from ltkd.runs import command
-from ltkd.supervision import teacher_bias
 from ltkd.training import Trainer
 
 

@@ -226,6 +226,9 @@ def test_rate_rises_then_falls():
     assert rates[65] == pytest.approx(0.5)  # half of the way down
     assert rates[100] == pytest.approx(0)
     assert all(a > b for a, b in pairwise(rates[30:]))
+    line = [rate(step, 100, 0.2, "linear") for step in range(101)]
+    assert line[:30] != rates[:30] and line[60] == pytest.approx(0.5) and line[100] == 0
+    assert line[40] - line[41] == pytest.approx(1 / 80)
 
 
 def test_epochs_and_roles_have_their_own_random_numbers():
