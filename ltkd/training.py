@@ -205,9 +205,7 @@ class Trainer:
         parts = self._parts()
         fresh = {name: copy.deepcopy(part.state_dict()) for name, part in parts.items()}
         try:
-            state = torch.load(
-                self.state_file, map_location=self.accelerator.device, weights_only=True
-            )
+            state = torch.load(self.state_file, map_location="cpu", weights_only=True)
             if state["identity"] != self.identity:
                 raise ValueError("it belongs to another experiment")
             for name, part in parts.items():

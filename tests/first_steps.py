@@ -13,7 +13,6 @@ from ltkd.evaluation import evaluate_network
 from ltkd.experiments import Experiment
 
 CASES = {
-    "plain": {},
     "cutmix": {"schedule": {"cutmix": 1.0}},
     "small images, muon": {"schedule": {"small": 1.0, "optimizer": "muon"}},
     "decoupled, deferred": {"student_loss": "ldam_drw", "student_tail_loss": "class_balanced"},
