@@ -40,6 +40,11 @@ def test_outputs_come_back_after_so_many_epochs(tmp_path):
     assert said.dtype == torch.bfloat16 and said.shape == (2, 4, 3)
 
 
+def test_an_epoch_that_is_run_again_is_read(tmp_path):
+    bank = TeacherBank(Teacher(), tmp_path, epochs=1, batches=3)
+    assert epoch_of(bank, 0) == epoch_of(bank, 0) == [1, 2, 3]
+
+
 def test_a_second_student_does_not_ask_the_teacher(tmp_path):
     epoch_of(TeacherBank(Teacher(), tmp_path, 1, 3), 0)
     assert epoch_of(TeacherBank(None, tmp_path, 1, 3), 0) == [1, 2, 3]
