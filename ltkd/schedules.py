@@ -47,7 +47,7 @@ SCHEDULES = {
     s.name: s
     for s in (
         Schedule("digits", 60, 64, warmup=0.3, augment=("crop",), precision="no"),
-        Schedule("fast", 24, optimizer="muon", warmup=0.1, decay="linear", small=0.6),
+        Schedule("fast", 18, optimizer="muon", warmup=0.1, decay="linear", small=0.6),
         Schedule("paper", 200, augment=("crop", "flip", "autoaugment", "cutout"), compile=True),
     )
 }
