@@ -238,6 +238,7 @@ def growth(most: int = 200_000) -> list[dict]:
     for size in [(0, 0, 0), *sizes]:
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             rows.append(pool.apply(_growth_point, size))
+        save("growth", rows)
         print_table(rows[-1:])
     return rows
 
