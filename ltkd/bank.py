@@ -34,8 +34,7 @@ class TeacherBank:
         self, teacher: Callable[[Tensor], Tensor], folder: Path, epochs: int, batches: int
     ):
         self.teacher, self.folder, self.epochs, self.batches = teacher, folder, epochs, batches
-        self.current = -1  # the epoch whose file is open
-        self.stored: np.ndarray | None = None  # that file, where it is to be read
+        self.stored: np.ndarray | None = None  # the epoch's file, where it is to be read
         self.part: BinaryIO | None = None  # where it is to be written
 
     def __call__(self, images: Tensor, epoch: int, index: int) -> Tensor:
@@ -43,16 +42,15 @@ class TeacherBank:
         name = f"{epoch % self.epochs:04}-{images.shape[-1]}px-{processes.rank()}.npy"
         file = self.folder / name
         if index == 0:
-            self.current = epoch
             self.stored = np.load(file, mmap_mode="r") if file.exists() else None
         if self.stored is not None:
             values = torch.from_numpy(np.array(self.stored[index])).view(torch.bfloat16)
             return values.to(images.device)
         said = self.teacher(images).bfloat16()
-        self._store(file, index, said.cpu().view(torch.int16).numpy())
+        self._store(file, epoch, index, said.cpu().view(torch.int16).numpy())
         return said
 
-    def _store(self, file: Path, index: int, values: np.ndarray) -> None:
+    def _store(self, file: Path, epoch: int, index: int, values: np.ndarray) -> None:
         """Write one batch; the file gets its name when the epoch is whole."""
         if index == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -63,7 +61,7 @@ class TeacherBank:
                 "shape": (self.batches, *values.shape),
             }
             np.lib.format.write_array_header_1_0(self.part, header)
-            if self.current == 0:
+            if epoch == 0:
                 size = self.epochs * self.batches * values.nbytes * processes.count() / 2**20
                 processes.say(
                     f"The teacher's outputs take {size:,.0f} MiB in {shown(self.folder)}."

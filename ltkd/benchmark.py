@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from .processes import start
 from .runs import machine, new_network, state_file, trainer_for
 
 RESNET32_GFLOP = 0.417  # an image of 32 × 32 pixels, forward and backward
-LITERATURE = 200, 42.0  # epochs and accuracy of LDAM-DRW (Cao et al. 2019)
+CLASSIC_EPOCHS = 200  # of LDAM-DRW (Cao et al. 2019)
 
 
 def alternate(jobs: dict[str, Callable[[], object]], repetitions: int) -> dict[str, list[float]]:
@@ -92,19 +92,17 @@ def contenders() -> dict[str, Experiment]:
     return {"ResNet-32": narrow, "ResNet-8, 4 × as wide, at half the resolution": wide}
 
 
-def time_to_accuracy(seeds: int = 3) -> list[dict]:
+def time_to_accuracy(seeds: int = 3) -> Iterator[dict]:
     """Train CIFAR-100-LT from scratch; wall-clock time of training and of testing, accuracy."""
     data = datasets.build(Experiment.named("cifar100-lt"))
     classic = classic_seconds(len(data.train.labels), len(data.test.labels))
-    print(f"The classic loop, {LITERATURE[0]} epochs, estimated from its steps: {classic:,.0f} s.")
-    rows = []
+    print(f"The classic loop, {CLASSIC_EPOCHS} epochs, estimated from its steps: {classic:,.0f} s.")
     for name, experiment in contenders().items():
         for seed in range(seeds):
             row = _one_training(name, replace(experiment, seed=seed), data)
-            rows.append(row | {"faster than classic": classic / row["seconds"]})
-            save("time-to-accuracy", rows, seeds=seeds)  # an interrupted run leaves what it has
-            print_table(rows[-1:])
-    return rows
+            row |= {"faster than classic": classic / row["seconds"]}
+            print_table([row])
+            yield row
 
 
 def _one_training(name: str, experiment: Experiment, data: datasets.LongTailedData) -> dict:
@@ -147,7 +145,7 @@ def classic_seconds(train: int, test: int) -> float:
 
     jobs = {"step": step, "test": lambda: predict(network, data.train.images[:128], 128)}
     seconds = {name: median(times) for name, times in alternate(jobs, 10).items()}
-    return LITERATURE[0] * (seconds["step"] * train + seconds["test"] * test) / 128
+    return CLASSIC_EPOCHS * (seconds["step"] * train + seconds["test"] * test) / 128
 
 
 # ------------------------------------------------------------------------------------------ step
@@ -225,7 +223,7 @@ def convolution_ceiling(repetitions: int = 20) -> float:
 # ---------------------------------------------------------------------------------------- growth
 
 
-def growth(most: int = 200_000) -> list[dict]:
+def growth(most: int = 200_000) -> Iterator[dict]:
     """Time and peak memory of a student's epoch against images, classes and patches.
 
     A ResNet-8 and a teacher of its size. Every row is a process of its own, whose peak memory the
@@ -234,13 +232,11 @@ def growth(most: int = 200_000) -> list[dict]:
     sizes = [(n, 100, 4) for n in (1_000, 10_000, 50_000, 200_000) if n <= most]
     sizes += [(10_000, classes, 4) for classes in (10, 1_000, 8_142)]
     sizes += [(10_000, 100, grid) for grid in (1, 2, 8)]
-    rows = []
     for size in [(0, 0, 0), *sizes]:
         with multiprocessing.get_context("spawn").Pool(1) as pool:
-            rows.append(pool.apply(_growth_point, size))
-        save("growth", rows)
-        print_table(rows[-1:])
-    return rows
+            row = pool.apply(_growth_point, size)
+        print_table([row])
+        yield row
 
 
 def _growth_point(images: int, classes: int, grid: int) -> dict:
@@ -309,9 +305,11 @@ BENCHMARKS = {
 
 def run(name: str, **options: int) -> list[dict]:
     """Run a benchmark, print its table, write its JSON; return the rows."""
-    rows = BENCHMARKS[name](**options)
+    rows = []
+    for row in BENCHMARKS[name](**options):
+        rows.append(row)
+        path = save(name, rows, **options)  # an interrupted run leaves what it has
     print_table(rows)
-    path = save(name, rows, **options)
     if name == "growth":
         from . import plots
 

@@ -138,8 +138,7 @@ class DistillationLoss:
         """
         teacher, recipe, terms = teacher.detach(), self.recipe, {}
         if recipe.image:
-            target = image_logits(teacher)
-            target = target - self.bias if recipe.calibrated else target
+            target = self._target(image_logits(teacher))
             values = self._image_terms(image_logits(student), target, labels)
             terms |= {name: recipe.image_weight * v.mean() for name, v in values.items()}
         if recipe.patch:
@@ -177,8 +176,12 @@ class DistillationLoss:
 
     def _weighted(self, student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
         weights = self.patch_weights(teacher)  # (B, P)
-        target = teacher - self.bias if self.recipe.calibrated else teacher
-        return {n: (weights * v).mean() for n, v in self._patch_terms(student, target).items()}
+        values = self._patch_terms(student, self._target(teacher))
+        return {name: (weights * value).mean() for name, value in values.items()}
+
+    def _target(self, teacher: Tensor) -> Tensor:
+        """What the student is to match: the teacher, without the class prior where calibrated."""
+        return teacher - self.bias if self.recipe.calibrated else teacher
 
     def _image_terms(self, student: Tensor, teacher: Tensor, labels: Tensor) -> dict[str, Tensor]:
         kind, temperature = self.recipe.image, self.recipe.temperature

@@ -226,10 +226,6 @@ class Panel(Controls):
         if picture.error:
             return (picture.name, "", "", "", "", picture.error)
         said = {role: self.pair.classifier(role).predict(picture.seen) for role in answers.TITLES}
-        unsure = [
-            role
-            for role, p in said.items()
-            if p.probability < (self.pair.low_confidence(role) or 0)
-        ]
+        unsure = [role for role, p in said.items() if self.pair.unsure(role, p)]
         values = [text for p in said.values() for text in (p.class_name, f"{p.probability:.4f}")]
         return (picture.name, *values, f"unsure: {' and '.join(unsure)}" if unsure else "")
