@@ -23,6 +23,9 @@ def parser() -> argparse.ArgumentParser:
         for option, kind in OPTIONS.items():
             flag = f"--{option.replace('_', '-')}"
             sub.add_argument(flag, type=kind, help=HELP[option], metavar=option.upper())
+        if job == "ablation":
+            sub.add_argument("--seeds", type=int, default=3, help="students per row")
+            sub.add_argument("--rows", default="*", help="a pattern: only rows whose name fits")
         if job == "notebooks":
             sub.add_argument("--save", action="store_true", help="save the outputs in notebooks/")
     what = "Measure speed: print a table and write saved_model/benchmarks/NAME.json."
@@ -38,6 +41,21 @@ def build(experiment: Experiment, options: dict) -> None:
     sizes = ", ".join(f"{len(getattr(data, split).labels):,} {split}" for split in datasets.SPLITS)
     print(f"{experiment.built_file}: {len(data.class_names)} classes; {sizes} images; "
           f"{data.counts.max()} to {data.counts.min()} training images a class.")  # fmt: skip
+    _report(experiment, data)
+
+
+def _report(experiment: Experiment, data: datasets.LongTailedData) -> None:
+    if experiment.folder:
+        from .folders import report
+
+        report(experiment, data)
+
+
+def split(experiment: Experiment, options: dict) -> None:
+    """Cut Stanford Cars or Caltech-256 and write the chosen file names to data/splits/."""
+    from .selection import save_split
+
+    print(save_split(experiment))
 
 
 def teacher(experiment: Experiment, options: dict) -> None:
@@ -57,7 +75,10 @@ def _train(experiment: Experiment, role: str) -> None:
 
     together = start()
     with together.main_process_first():  # one process builds, the others read
+        new = not experiment.built_file.exists()
         data = datasets.build(experiment)
+    if new and together.is_main_process:
+        _report(experiment, data)
     train(experiment, data, role)
     together.destroy_process_group()
 
@@ -82,6 +103,13 @@ def notebooks(experiment: Experiment, options: dict) -> None:
     run_all(experiment, save=options["save"])
 
 
+def ablation(experiment: Experiment, options: dict) -> None:
+    """Train a student for every part of the method left out or exchanged, and print the table."""
+    from . import ablation
+
+    ablation.ablation(experiment, options["seeds"], options["rows"])
+
+
 def benchmark(name: str, seeds: int | None) -> None:
     from .benchmark import run
 
@@ -97,17 +125,27 @@ HELP = {
     "profile": f"one of {', '.join(PROFILES)}",
     "imbalance_factor": "images of the largest class over those of the smallest",
     "split_seed": "draws the cut, and the test images where there are no official ones",
+    "depth": "layers of both networks: 8, 14, 20, 26, 32 …",
+    "merge_below": "make one class of all classes with fewer images, of your own photographs",
+    "image_size": "pixels, height and width",
+    "backbone": "resnet (the small one), or a classification network of torchvision by its name",
+    "weights": "imagenet: start a backbone of torchvision from its ImageNet weights",
     "teacher_loss": "a name from losses.CLASS_LOSSES",
+    "teacher_mix": "how the teacher's images are mixed, a name from mixing.MIXES",
     "student_loss": "a name from losses.CLASS_LOSSES",
+    "student_tail_loss": "the loss of tail images, if another; a name from losses.CLASS_LOSSES",
+    "student_mix": "how the student's images are mixed, a name from mixing.MIXES",
     "distillation": "a name from objectives.RECIPES",
     "teacher_width": "channels of the teacher's first stage",
     "bank": "keep the teacher's outputs for so many epochs, whose augmentations then repeat",
 }
 JOBS = {
     "build": build,
+    "split": split,
     "teacher": teacher,
     "student": student,
     "evaluate": evaluate,
+    "ablation": ablation,
     "notebooks": notebooks,
 }
 

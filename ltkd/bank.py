@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from . import processes
-from .files import shown
+from .files import Busy, claimed, shown, writing
 
 
 class TeacherBank:
@@ -36,40 +37,56 @@ class TeacherBank:
         self.teacher, self.folder, self.epochs, self.batches = teacher, folder, epochs, batches
         self.stored: np.ndarray | None = None  # the epoch's file, where it is to be read
         self.part: BinaryIO | None = None  # where it is to be written
+        self.claim = ExitStack()  # on the right to write it
 
     def __call__(self, images: Tensor, epoch: int, index: int) -> Tensor:
         """The teacher's patch logits (B, P, C) for batch `index` of `epoch`, bfloat16."""
         name = f"{epoch % self.epochs:04}-{images.shape[-1]}px-{processes.rank()}.npy"
         file = self.folder / name
         if index == 0:
-            self.stored = np.load(file, mmap_mode="r") if file.exists() else None
+            self.stored = self._stored(file)
         if self.stored is not None:
             values = torch.from_numpy(np.array(self.stored[index])).view(torch.bfloat16)
             return values.to(images.device)
         said = self.teacher(images).bfloat16()
-        self._store(file, epoch, index, said.cpu().view(torch.int16).numpy())
+        with writing(file):
+            self._store(file, epoch, index, said.cpu().view(torch.int16).numpy())
         return said
+
+    def _stored(self, file: Path) -> np.ndarray | None:
+        try:
+            return np.load(file, mmap_mode="r") if file.exists() else None
+        except (OSError, ValueError):  # cut short: the teacher is asked again
+            return None
 
     def _store(self, file: Path, epoch: int, index: int, values: np.ndarray) -> None:
         """Write one batch; the file gets its name when the epoch is whole."""
         if index == 0:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.part = file.with_suffix(".part").open("wb")
-            header = {
-                "descr": "<i2",
-                "fortran_order": False,
-                "shape": (self.batches, *values.shape),
-            }
-            np.lib.format.write_array_header_1_0(self.part, header)
+            self._open(file, values)
             if epoch == 0:
                 size = self.epochs * self.batches * values.nbytes * processes.count() / 2**20
                 processes.say(
                     f"The teacher's outputs take {size:,.0f} MiB in {shown(self.folder)}."
                 )
+        if self.part is None:
+            return
         self.part.write(values.tobytes())
         if index == self.batches - 1:
             self.part.close()
             os.replace(self.part.name, file)
+            self.claim.close()
+
+    def _open(self, file: Path, values: np.ndarray) -> None:
+        """Begin a file, or leave it to another student who writes the same just now."""
+        self.claim.close()
+        self.part = None
+        try:
+            self.claim.enter_context(claimed(file, "Keeping the teacher's outputs"))
+        except Busy:
+            return
+        self.part = file.with_name(f".{file.name}.part").open("wb")
+        header = {"descr": "<i2", "fortran_order": False, "shape": (self.batches, *values.shape)}
+        np.lib.format.write_array_header_1_0(self.part, header)
 
 
 def bank_folder(parent: Path, teacher: nn.Module, identity: dict) -> Path:

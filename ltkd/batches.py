@@ -4,8 +4,8 @@ One epoch's images are drawn and augmented together, so that no step waits for t
 Everything is drawn from torch's global generator, which the training loop seeds at every epoch.
 """
 
+import math
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,20 +14,11 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 
 from .datasets import Split
+from .mapped import MappedImages
+from .mixing import Batch, Mixing, boxes
+from .sources import Images
 
 BLOCK_BYTES = 64 * 2**20  # images augmented at a time; bounds the memory for large images
-
-
-class Batch(NamedTuple):
-    """Images as bytes, and what they show.
-
-    With CutMix an image holds a share `pasted_share` of another, whose label is `pasted_labels`.
-    """
-
-    images: Tensor  # uint8 (B, 3, H, W)
-    labels: Tensor  # int64 (B,)
-    pasted_labels: Tensor  # int64 (B,)
-    pasted_share: Tensor  # float (B,), 0 where nothing is pasted
 
 
 class Batches:
@@ -42,7 +33,7 @@ class Batches:
         split: Split,
         batch_size: int,
         augment: tuple[str, ...] = (),
-        cutmix: float = 0.0,
+        mixing: Mixing | None = None,
         device: torch.device | str = "cpu",
         part: tuple[int, int] = (0, 1),
     ):
@@ -54,9 +45,11 @@ class Batches:
             )
         if batch_size % part[1]:
             raise ValueError(f"A batch of {batch_size} cannot be shared by {part[1]} processes.")
-        self.images = torch.from_numpy(split.images).to(device)  # uint8 (N, 3, H, W)
+        self.device = torch.device(device)
+        self.images = _resident(split.images, self.device)  # uint8 (N, 3, H, W)
         self.labels = torch.from_numpy(split.labels).to(device)  # int64 (N,)
-        self.batch_size, self.augment, self.cutmix, self.part = batch_size, augment, cutmix, part
+        self.batch_size, self.augment, self.part = batch_size, augment, part
+        self.mixing = mixing or Mixing()
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -69,54 +62,36 @@ class Batches:
         """
         order = torch.randperm(len(self.labels))
         filled = torch.cat([order] * (self.batch_size // len(order) + 2))
-        rows = filled[: len(self) * self.batch_size].to(self.images.device)
-        per_block = max(1, BLOCK_BYTES // (self.images[0].numel() * self.batch_size))
+        rows = filled[: len(self) * self.batch_size].to(self.device)
+        per_block = max(1, BLOCK_BYTES // (math.prod(self.images.shape[1:]) * self.batch_size))
         for block in rows.split(per_block * self.batch_size):
-            images, labels = self.images[block], self.labels[block]
-            for name in self.augment:
-                images = AUGMENTATIONS[name](images)
-            if scale != 1:
-                images = v2.functional.resize(images, [round(scale * images.shape[-1])] * 2)
-            mixed = mix(images, labels, self.cutmix, self.batch_size)
+            mixed = self.mixing(
+                block, self.labels, self.batch_size, lambda places: self._drawn(places, scale)
+            )
             for start in range(0, len(block), self.batch_size):
                 part = slice(start + self.part[0], start + self.batch_size, self.part[1])
                 yield Batch(*(value[part] for value in mixed))
 
-
-def mix(images: Tensor, labels: Tensor, share: float, batch_size: int) -> Batch:
-    """Mix each batch of the block by CutMix with probability `share`."""
-    if share:
-        return cutmix(images, labels, batch_size, share)
-    return Batch(images, labels, labels, torch.zeros(len(labels), device=labels.device))
-
-
-def cutmix(
-    images: Tensor, labels: Tensor, batch_size: int | None = None, share: float = 1.0
-) -> Batch:
-    """Paste a box of another image of its batch into every image (Yun et al. 2019).
-
-    The box covers a share drawn evenly from 0 to 1, less what lies outside the image. With
-    `share` below 1 the other batches stay as they are. All is drawn at once, so that a GPU waits
-    once for a block and not for every batch.
-    """
-    number, _, height, width = images.shape
-    batch_size = batch_size or number
-    starts = range(0, number, batch_size)
-    other = torch.cat([start + torch.randperm(batch_size) for start in starts]).to(images.device)
-    chosen = (torch.rand(len(starts)) < share).repeat_interleave(batch_size)
-    side = torch.rand(number).sqrt() * chosen
-    rows = _span(height, side * height)
-    columns = _span(width, side * width)
-    inside = (rows[:, :, None] & columns[:, None, :]).to(images.device)  # (B, H, W)
-    mixed = torch.where(inside[:, None], images[other], images)
-    return Batch(mixed, labels, labels[other], inside.float().mean((1, 2)))
+    def _drawn(self, rows: Tensor, scale: float) -> Tensor:
+        """The images of `rows`, augmented and scaled."""
+        images = torch.as_tensor(self.images[rows])
+        for name in self.augment:
+            images = AUGMENTATIONS[name](images)
+        if scale != 1:
+            images = v2.functional.resize(images, [round(scale * images.shape[-1])] * 2)
+        return images
 
 
-def _span(length: int, size: Tensor) -> Tensor:
-    """True in an interval of `size` pixels around a random centre: (B, length)."""
-    centre = torch.rand(len(size)) * length
-    position = torch.arange(length) + 0.5
-    return (position - centre[:, None]).abs() < size[:, None] / 2
+def _resident(images: Images, device: torch.device) -> Tensor | MappedImages:
+    """The images on the device; on the CPU, mapped ones stay in their file."""
+    if not isinstance(images, MappedImages):
+        return torch.from_numpy(images).to(device)
+    if device.type == "cpu":
+        return images
+    resident = torch.empty(images.shape, dtype=torch.uint8, device=device)
+    for rows in np.array_split(np.arange(len(images)), 1 + images.nbytes // BLOCK_BYTES):
+        resident[rows[0] : rows[-1] + 1] = torch.from_numpy(images[rows]).to(device)
+    return resident
 
 
 def crop(images: Tensor) -> Tensor:
@@ -134,12 +109,55 @@ def flip(images: Tensor) -> Tensor:
     return torch.where(chosen[:, None, None, None], images.flip(-1), images)
 
 
+def resized_crop(images: Tensor, smallest: float = 0.35, chunk: int = 256) -> Tensor:
+    """Cut a box out of every image and enlarge it to the whole (Szegedy et al. 2015).
+
+    The box covers a share of the area drawn evenly from `smallest` to 1, with sides in a ratio of
+    3:4 to 4:3 as far as the image has room. `chunk` images at a time are floats.
+    """
+    number = len(images)
+    area = smallest + (1 - smallest) * torch.rand(number)
+    ratio = torch.exp(math.log(4 / 3) * (2 * torch.rand(number) - 1))
+    sides = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], 1).clamp(max=1)  # (N, 2)
+    shift = (1 - sides) * (2 * torch.rand(number, 2) - 1)  # of the centre, in half sides
+    boxes = torch.cat([torch.diag_embed(sides), shift[:, :, None]], 2).to(images.device)
+    parts = zip(images.split(chunk), boxes.split(chunk), strict=True)
+    return torch.cat([_sample(part, box) for part, box in parts])
+
+
+def _sample(images: Tensor, boxes: Tensor) -> Tensor:
+    """What lies in the boxes (N, 2, 3), as affine_grid takes them, at the size of the images."""
+    grid = F.affine_grid(boxes, list(images.shape), align_corners=False)
+    sampled = F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
+    return sampled.round_().to(torch.uint8)
+
+
+def colour(images: Tensor, strength: float = 0.4, chunk: int = 256) -> Tensor:
+    """Change brightness, contrast and saturation of every image by up to 40 %, each at random."""
+    factors = 1 + strength * (2 * torch.rand(3, len(images), 1, 1) - 1)
+    parts = zip(images.split(chunk), factors.to(images.device).split(chunk, dim=1), strict=True)
+    return torch.cat([_recoloured(part, *own) for part, own in parts])
+
+
+def _recoloured(images: Tensor, bright: Tensor, contrast: Tensor, saturation: Tensor) -> Tensor:
+    """Each factor is (N, 1, 1). Grey is the luma of ITU-R BT.601, as in torchvision.
+
+    The three changes in turn are one affine map of each image's colours.
+    """
+    luma = torch.tensor([0.299, 0.587, 0.114], device=images.device)
+    pixels = images.flatten(2).float()  # (N, 3, H · W)
+    grey = luma.expand(3, 3)  # takes a colour to its grey
+    colours = saturation * torch.eye(3, device=images.device) + (1 - saturation) * grey
+    mean = (pixels.mean(2) @ luma).view(-1, 1, 1)  # saturation leaves it as it is
+    changed = torch.baddbmm((1 - contrast) * bright * mean, contrast * bright * colours, pixels)
+    return changed.round_().clamp_(0, 255).to(torch.uint8).view_as(images)
+
+
 def cutout(images: Tensor) -> Tensor:
     """Grey out a square of half the side around a random centre (DeVries and Taylor 2017)."""
-    side = torch.full((len(images),), images.shape[-1] / 2)
-    rows, columns = _span(images.shape[-2], side), _span(images.shape[-1], side)
-    inside = (rows[:, :, None] & columns[:, None, :]).to(images.device)
-    return images.masked_fill(inside[:, None], 128)
+    number, _, height, width = images.shape
+    inside = boxes(height, width, torch.rand(2, number), torch.full((number,), 0.5))
+    return images.masked_fill(inside[:, None].to(images.device), 128)
 
 
 def autoaugment(images: Tensor, chunk: int = 16) -> Tensor:
@@ -155,20 +173,28 @@ def autoaugment(images: Tensor, chunk: int = 16) -> Tensor:
     return augmented
 
 
-AUGMENTATIONS = {"crop": crop, "flip": flip, "autoaugment": autoaugment, "cutout": cutout}
+AUGMENTATIONS = {
+    "crop": crop,
+    "resized_crop": resized_crop,
+    "flip": flip,
+    "colour": colour,
+    "autoaugment": autoaugment,
+    "cutout": cutout,
+}
 
 
-def channel_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
+def channel_statistics(images: Images) -> tuple[list[float], list[float]]:
     """Mean and standard deviation per channel, in units of the full range 0..1.
 
     >>> channel_statistics(np.full((1, 3, 2, 2), 255, np.uint8))
     ([1.0, 1.0, 1.0], [0.0, 0.0, 0.0])
     """
-    levels = np.arange(256) / 255
-    means, deviations = [], []
-    for channel in range(3):
-        share = np.bincount(images[:, channel].ravel(), minlength=256) / images[:, channel].size
-        mean = float(share @ levels)
-        means.append(mean)
-        deviations.append(float((share @ (levels - mean) ** 2) ** 0.5))
-    return means, deviations
+    levels, counts = np.arange(256) / 255, np.zeros((3, 256))
+    for start in range(0, len(images), 1000):  # all at once would fill the memory
+        some = images[start : start + 1000]
+        for channel in range(3):
+            counts[channel] += np.bincount(some[:, channel].ravel(), minlength=256)
+    shares = counts / counts.sum(1, keepdims=True)
+    means = shares @ levels
+    deviations = [(s @ (levels - m) ** 2) ** 0.5 for s, m in zip(shares, means, strict=True)]
+    return means.tolist(), [float(d) for d in deviations]

@@ -7,7 +7,6 @@ and written to saved_model/benchmarks/<name>.json with command, machine and vers
 
 import multiprocessing
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -25,57 +23,13 @@ from . import datasets
 from .checkpoints import save_checkpoint, versions
 from .evaluation import evaluate_network, predict
 from .experiments import SCHEDULES, Experiment, home
-from .files import progress, write_json
+from .files import write_json
 from .processes import start
 from .runs import machine, new_network, state_file, trainer_for
+from .timing import alternate, median, print_table, spread, synthetic
 
 RESNET32_GFLOP = 0.417  # an image of 32 × 32 pixels, forward and backward
 CLASSIC_EPOCHS = 200  # of LDAM-DRW (Cao et al. 2019)
-
-
-def alternate(jobs: dict[str, Callable[[], object]], repetitions: int) -> dict[str, list[float]]:
-    """Seconds of every job, called in turn again and again; the first call of each is not timed.
-
-    >>> {name: len(times) for name, times in alternate({"a": int, "b": int}, 3).items()}
-    {'a': 3, 'b': 3}
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in jobs}
-    for repetition in progress(range(-1, repetitions), desc="repetitions"):
-        for name, job in jobs.items():
-            _synchronise()
-            begin = time.perf_counter()
-            job()
-            _synchronise()
-            if repetition >= 0:
-                seconds[name].append(time.perf_counter() - begin)
-    return seconds
-
-
-def _synchronise() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def median(values: list[float]) -> float:
-    return statistics.median(values)
-
-
-def spread(values: list[float]) -> float:
-    """Half the distance between the quartiles."""
-    low, _, high = np.percentile(values, [25, 50, 75])
-    return float(high - low) / 2
-
-
-def synthetic(images: int, classes: int = 100) -> datasets.LongTailedData:
-    """Random images of 32 × 32 with a long tail and no empty class, for timings only."""
-    random = np.random.default_rng(0)
-    tail = random.geometric(min(0.5, 4 / classes), images) % classes
-    labels = np.concatenate([np.arange(classes), tail])[:images].astype(np.int64)
-    pixels = random.integers(0, 256, (images, 3, 32, 32), np.uint8)
-    some = datasets.Split(pixels[:100], labels[:100], np.arange(100))
-    names = [str(label) for label in range(classes)]
-    train = datasets.Split(pixels, labels, np.arange(images))
-    return datasets.LongTailedData("synthetic", names, train, some, some)
 
 
 # ------------------------------------------------------------------------------ time to accuracy
@@ -84,10 +38,8 @@ def synthetic(images: int, classes: int = 100) -> datasets.LongTailedData:
 def contenders() -> dict[str, Experiment]:
     """A ResNet-32 of the literature's size, and a network of up to 2 million parameters."""
     fast = SCHEDULES["fast"]
-    narrow = replace(
-        Experiment.named("cifar100-lt"), teacher_loss="balanced_softmax", schedule=fast
-    )
-    short = replace(fast, epochs=19, small=0.55)
+    narrow = replace(Experiment.named("cifar100-lt"), schedule=fast)
+    short = replace(fast, epochs=24)
     wide = replace(narrow, depth=8, teacher_width=64, stem_stride=2, schedule=short)
     return {"ResNet-32": narrow, "ResNet-8, 4 × as wide, at half the resolution": wide}
 
@@ -176,7 +128,7 @@ def step(repetitions: int = 7) -> list[dict]:
 def _step_jobs(data: datasets.LongTailedData) -> dict[str, Callable[[], object]]:
     """Eight steps each, by the code that trains: Trainer._epoch, or the batches alone."""
     plan = replace(SCHEDULES["paper"], augment=("crop", "flip"), compile=False)
-    plain = replace(Experiment.named("cifar100-lt"), schedule=plan)
+    plain = replace(Experiment.named("cifar100-lt"), schedule=plan, distillation="image_and_patch")
     wide, strong = replace(plain, teacher_width=64), SCHEDULES["paper"].augment
     same, large = (new_network(e, data, "teacher") for e in (plain, wide))
     fast = replace(plan, compile=True)
@@ -245,7 +197,8 @@ def _growth_point(images: int, classes: int, grid: int) -> dict:
     seconds = 0.0
     if images:
         plan = replace(SCHEDULES["fast"], epochs=1, small=0.0)
-        experiment = replace(Experiment.named("cifar100-lt"), depth=8, schedule=plan)
+        experiment = Experiment.named("cifar100-lt")
+        experiment = replace(experiment, depth=8, schedule=plan, distillation="image_and_patch")
         data = synthetic(images, classes)
         teacher = new_network(experiment, data, "teacher")
         trainer = trainer_for(experiment, data, "student", teacher)
@@ -324,18 +277,3 @@ def save(name: str, rows: list[dict], **options: int) -> Path:
     content = {"command": f"python -m ltkd benchmark {name}{given}", "rows": rows}
     write_json(path, content | {"machine": machine(), "versions": versions()})
     return path
-
-
-def print_table(rows: list[dict]) -> None:
-    """Print rows of plain values under their names."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    lines = [names, *([_shown(row.get(name, "")) for name in names] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        print("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)))
-
-
-def _shown(value) -> str:
-    if isinstance(value, float):
-        return f"{value:,.3g}" if abs(value) < 10 else f"{value:,.1f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)

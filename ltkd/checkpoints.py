@@ -1,16 +1,18 @@
 """Model files that say what they are, and their safe loading."""
 
 import platform
+import zipfile
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from . import __version__
+from .backbones import network_from
 from .datasets import LongTailedData
 from .experiments import Experiment
 from .files import write_atomically
-from .networks import ResNet
+from .networks import PatchNetwork
 
 FORMAT = "ltkd-model"
 VERSION = 1
@@ -62,7 +64,7 @@ def save_checkpoint(
     write_atomically(path, lambda file: torch.save(content, file))
 
 
-def load_checkpoint(path: Path, classes: int | None = None) -> tuple[ResNet, dict]:
+def load_checkpoint(path: Path, classes: int | None = None) -> tuple[PatchNetwork, dict]:
     """Return the network, in evaluation mode on the CPU, and the file's other content.
 
     Nothing in the file is executed (`weights_only=True`). Raises CheckpointError where the file is
@@ -70,17 +72,13 @@ def load_checkpoint(path: Path, classes: int | None = None) -> tuple[ResNet, dic
     """
     path = Path(path)
     content = _read(path)
-    if content["version"] > VERSION:
-        raise CheckpointError(
-            f"{path} was written by a later version of ltkd (format {content['version']}, this "
-            f"one reads {VERSION}): update ltkd."
-        )
     try:
-        network = ResNet(**content["network"])
+        _check_shapes(content)
+        network = network_from(content["network"])
         network.load_state_dict(content["weights"])
-    except (RuntimeError, TypeError, ValueError) as error:
+    except (RuntimeError, TypeError, ValueError, AttributeError, KeyError) as error:
         raise CheckpointError(
-            f"{path} is damaged: its weights do not fit its network. Train the model again."
+            f"{path} is damaged: its parts do not fit each other. Train the model again."
         ) from error
     found = network.settings["classes"]
     if classes is not None and found != classes:
@@ -91,10 +89,37 @@ def load_checkpoint(path: Path, classes: int | None = None) -> tuple[ResNet, dic
     return network.eval(), content
 
 
+def _check_shapes(content: dict) -> None:
+    """Raise an error where the weights are not those of the network that the file describes.
+
+    The network is made without memory first: a small file can describe an enormous one.
+    """
+    settings, weights = content["network"], content["weights"]
+    if settings.get("depth", 0) > len(weights):  # every layer has a tensor at least
+        raise ValueError("fewer weights than layers")
+    with torch.device("meta"):
+        wanted = network_from(settings).state_dict()
+    if list(wanted) != list(weights):
+        raise ValueError("other names")
+    for name, value in wanted.items():
+        if (weights[name].shape, weights[name].dtype) != (value.shape, value.dtype):
+            raise ValueError(f"another shape of {name}")
+    if not isinstance(content["experiment"], dict) or not isinstance(content["metrics"], dict):
+        raise TypeError("no dictionary")
+    classes = len(content["class_names"])
+    lengths = {len(content["counts"]), *map(len, content["groups"].values()), settings["classes"]}
+    if lengths != {classes}:
+        raise ValueError("class names, counts and groups of different lengths")
+
+
 def _read(path: Path) -> dict:
     if not path.is_file():
         raise CheckpointError(f"There is no model file {path}: train it first.")
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:  # ltkd packs nothing: a bomb does
+                if any(member.compress_type for member in archive.infolist()):
+                    raise ValueError("compressed")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle or refused content: torch raises many kinds
         raise CheckpointError(
@@ -103,6 +128,14 @@ def _read(path: Path) -> dict:
     needed = {
         "version", "weights", "network", "class_names", "counts", "groups", "experiment", "metrics"
     }  # fmt: skip
-    if not isinstance(content, dict) or content.get("format") != FORMAT or needed - set(content):
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is no model file of ltkd: delete it and train again.")
+    version = content.get("version")
+    if isinstance(version, int) and version > VERSION:
+        raise CheckpointError(
+            f"{path} was written by a later version of ltkd (format {version}, this one reads "
+            f"{VERSION}): update ltkd."
+        )
+    if needed - set(content) or version != VERSION:
         raise CheckpointError(f"{path} is no model file of ltkd: delete it and train again.")
     return content

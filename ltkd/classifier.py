@@ -2,7 +2,7 @@
 
 import json
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,6 @@ from .checkpoints import CheckpointError, load_checkpoint
 from .experiments import ROLES, Experiment, home
 from .images import ImageError, read_image
 from .objectives import DistillationLoss, teacher_bias
-from .schedules import Schedule
 
 __all__ = ["Classifier", "ImageError", "ModelPair", "Prediction", "read_image"]
 
@@ -193,11 +192,9 @@ def model_folders() -> list[Path]:
 
 def _experiment(content: dict, path: Path) -> Experiment:
     """The experiment that a model file was made by."""
-    stored = content["experiment"]
     try:
-        values = {f.name: stored[f.name] for f in fields(Experiment)}
-        return Experiment(**values | {"schedule": Schedule(**values["schedule"])})
-    except (KeyError, TypeError, ValueError) as error:
+        return Experiment.from_dict(content["experiment"])
+    except ValueError as error:
         raise CheckpointError(
             f"{path} does not say which experiment it is of: train the model again."
         ) from error

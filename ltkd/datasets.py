@@ -1,37 +1,33 @@
-"""Built data sets: cut, read and saved once, in one file."""
+"""Built data sets: cut, read and saved once, in one file; photographs in a second one."""
 
 import json
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from .class_folders import DataError, fingerprint, listing
+from .decoding import checksums
 from .experiments import DATA_TAGS, Experiment
-from .files import progress, write_atomically
-from .longtail import class_groups, cut, head_classes, long_tailed_counts, sample_per_class
-from .sources import DataError, Source, fingerprint, load_sources
-
-# The totals of the published cut (Cao et al. 2019); a build that misses them is wrong.
-PUBLISHED_TOTALS = {
-    ("cifar100", 10): 19_573,
-    ("cifar100", 50): 12_608,
-    ("cifar100", 100): 10_847,
-    ("cifar10", 10): 20_431,
-    ("cifar10", 50): 13_996,
-    ("cifar10", 100): 12_406,
-}
+from .files import claimed, printable, progress, shown, write_atomically
+from .longtail import class_groups, head_classes
+from .mapped import MappedImages
+from .selection import choose_rows, count_broken, merged, readable_sources
+from .sources import Images, Source, image_store, load_sources
+from .splits import find_split, read_split
 
 
 class Split(NamedTuple):
-    images: np.ndarray  # uint8 (N, 3, H, W)
+    images: Images  # uint8 (N, 3, H, W), in memory or mapped
     labels: np.ndarray  # int64 (N,)
     sources: np.ndarray  # (N,) place in the publisher's order, or file name
 
 
 SPLITS = ("train", "validation", "test")
+IN_MEMORY = 128 * 2**20  # bytes of a split's images; larger ones stay in their file
 
 
 @dataclass(frozen=True)
@@ -43,6 +39,7 @@ class LongTailedData:
     train: Split
     validation: Split
     test: Split
+    remark: str = ""  # what sets the files at hand apart from the publisher's
 
     @cached_property
     def counts(self) -> np.ndarray:
@@ -63,10 +60,21 @@ def build(experiment: Experiment) -> LongTailedData:
 
     Raises DataError where the data are missing or damaged, OSError where nothing can be written.
     """
-    if experiment.built_file.exists():
+    file, data = experiment.built_file, None
+    was_there = file.exists()
+    if was_there:
         data = _load(experiment)
-        if data is not None:
-            return data
+    if data is None:
+        with claimed(file, f"The building of {experiment.data_name}", wait=True):
+            if file.exists() and not was_there:  # another process has just built it
+                data = _load(experiment)
+            data = data or _build(experiment)
+    if data.remark:
+        print(data.remark)
+    return replace(data, **{split: _in_memory(getattr(data, split)) for split in SPLITS})
+
+
+def _build(experiment: Experiment) -> LongTailedData:
     data = _cut_and_read(experiment)
     if data.counts.min() < 1:
         empty = ", ".join(np.array(data.class_names)[data.counts < 1])
@@ -75,70 +83,40 @@ def build(experiment: Experiment) -> LongTailedData:
     return data
 
 
+def _in_memory(split: Split) -> Split:
+    """The split with its images as a plain array, unless that would fill the memory."""
+    small = split.images.nbytes <= IN_MEMORY
+    return split._replace(images=np.asarray(split.images)) if small else split
+
+
 def _cut_and_read(experiment: Experiment) -> LongTailedData:
-    names, train, test, test_per_class = load_sources(experiment)
-    seed, labels = experiment.split_seed, train.labels
-    rows = np.arange(len(labels))
-    if test is None:
-        held_out = _hold_out(names, labels, test_per_class, seed)
-        rows = np.setdiff1d(rows, held_out)
-    available = np.bincount(labels[rows], minlength=len(names))
-    counts = long_tailed_counts(available, experiment.profile, experiment.imbalance_factor)
-    kept = rows[cut(labels[rows], counts, seed)]
-    total = PUBLISHED_TOTALS.get((experiment.source, experiment.imbalance_factor))
-    if total and experiment.profile == "exponential" and len(kept) != total:
-        raise DataError(
-            f"The cut has {len(kept)} images where the published one has {total}: "
-            f"the files of {experiment.source} are incomplete."
-        )
-    unused = np.setdiff1d(rows, kept)
-    if not len(unused):  # the natural profile, say: larger classes give up a tenth
-        unused = _spare(labels, kept, counts)
-    validation = sample_per_class(labels, unused, experiment.validation, seed=0)
-    kept = kept[~np.isin(kept, validation)]
-    size = experiment.image_size
+    sources, size = load_sources(experiment), experiment.image_size
+    if experiment.folder:
+        sources = merged(readable_sources(sources, size), experiment.merge_below)
+    written = find_split(experiment) if sources.root and not experiment.folder else None
+    if written:
+        print(f"The split is the one of {shown(written)}.")
+        rows = read_split(written, sources.train.ids, sources.root)
+    else:
+        rows = choose_rows(experiment, sources)
+    train, test = sources.train, sources.test
     return LongTailedData(
         experiment.data_name,
-        list(names),
-        _read(train, kept, size),
-        _read(train, validation, size),
-        _read(train, held_out, size)
+        list(sources.class_names),
+        _read(train, rows["train"], size),
+        _read(train, rows["validation"], size),
+        _read(train, rows["test"], size)
         if test is None
         else _read(test, np.arange(len(test.ids)), size),
+        sources.remark,
     )
-
-
-def _spare(labels: np.ndarray, kept: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """For validation: a tenth of the rows, at least one, of each class that can spare it.
-
-    Those are the classes of 5 images or more; where there are none, the (first) largest.
-    """
-    if counts.max() < 2:
-        raise DataError("Every class has a single training image, so none is left for validation.")
-    large = counts >= 5 if counts.max() >= 5 else np.arange(len(counts)) == counts.argmax()
-    large = kept[large[labels[kept]]]
-    return sample_per_class(labels, large, 0.1, seed=0, at_least=1)
-
-
-def _hold_out(names, labels: np.ndarray, per_class: int | float, seed: int) -> np.ndarray:
-    """The test rows of a data set that has no official ones, fixed before the cut."""
-    sizes = np.bincount(labels, minlength=len(names))
-    needed = int(per_class) + 1 if per_class >= 1 else 4
-    if sizes.min() < needed:
-        few = [f"{names[c]} ({sizes[c]})" for c in np.flatnonzero(sizes < needed)]
-        raise DataError(
-            f"Every class needs at least {needed} images, some to train and some to test; too few "
-            f"in {', '.join(few[:5])}{' …' if len(few) > 5 else ''}: add images, or remove or "
-            f"merge these classes."
-        )
-    return sample_per_class(labels, np.arange(len(labels)), per_class, seed, at_least=2)
 
 
 def _read(source: Source, rows: np.ndarray, size: int) -> Split:
     images, readable = source.read(rows, size)
-    if not readable.all():
-        print(f"{(~readable).sum()} of {len(rows)} images could not be read and are left out.")
-    return Split(images[readable], source.labels[rows][readable], source.ids[rows][readable])
+    count_broken(readable)
+    images = images.where(readable) if isinstance(images, MappedImages) else images[readable]
+    return Split(images, source.labels[rows][readable], source.ids[rows][readable])
 
 
 def _save(experiment: Experiment, data: LongTailedData) -> None:
@@ -147,8 +125,14 @@ def _save(experiment: Experiment, data: LongTailedData) -> None:
         for split in SPLITS
         for field, array in getattr(data, split)._asdict().items()
     }
+    for split in SPLITS:
+        if isinstance(images := arrays[f"{split}_images"], MappedImages):
+            del arrays[f"{split}_images"]
+            arrays[f"{split}_rows"], arrays["map"] = images.rows, np.array(images.path.name)
+            arrays[f"{split}_checksums"] = checksums(images)
     arrays |= {"class_names": np.array(data.class_names), "counts": data.counts}
     arrays["identity"] = np.array(json.dumps(_identity(experiment)))
+    arrays["remark"] = np.array(data.remark)
 
     def write(file):
         # np.savez would do, but LZMA saves a fourth of photographs where zlib saves a tenth
@@ -171,26 +155,45 @@ def _write_array(file, array: np.ndarray, title: str) -> None:
 
 def _load(experiment: Experiment) -> LongTailedData | None:
     """Read the built file, or return None (and say so) where it has to be built again."""
-    path = experiment.built_file
+    path, wanted = experiment.built_file, _identity(experiment)
     try:
-        with np.load(path, allow_pickle=False) as archive:  # reads check the archive's checksums
-            arrays = {name: archive[name] for name in archive.files}
-        splits = [Split(*(arrays[f"{s}_{f}"] for f in Split._fields)) for s in SPLITS]
-        data = LongTailedData(experiment.data_name, arrays["class_names"].tolist(), *splits)
-        sound = np.array_equal(data.counts, arrays["counts"])
-        stored, wanted = json.loads(str(arrays["identity"])), _identity(experiment)
-        same = all(stored.get(key) == value for key, value in wanted.items())
+        data, stored = read_built(path)
     except Exception as error:  # any damage at all: the file can be made again
         print(f"{path} is damaged ({type(error).__name__}); it is built again.")
         return None
-    if not (sound and same):
+    differs = [key for key, value in wanted.items() if stored.get(key) != value]
+    if differs == ["files"]:
+        root = Path(experiment.folder)
+        changes = image_store(experiment, root, experiment.image_size).changes(listing(root))
+        print(f"{printable(root)} has changed since it was built ({changes}): it is built again.")
+    elif differs:
         print(f"{path} does not fit this experiment; it is built again.")
-        return None
-    return data
+    return None if differs else data
+
+
+def read_built(path: Path) -> tuple[LongTailedData, dict]:
+    """A built file's data, and what they were made from; raises an error where it is damaged."""
+    with np.load(path, allow_pickle=False) as archive:  # reads check the archive's checksums
+        arrays = {name: archive[name] for name in archive.files}
+    identity, splits = json.loads(str(arrays["identity"])), []
+    for s in SPLITS:
+        if "map" in arrays:
+            file, rows = path.parent / Path(str(arrays["map"])).name, arrays[f"{s}_rows"]
+            images = MappedImages(file, rows, identity["image_size"])
+            if not np.array_equal(checksums(images), arrays[f"{s}_checksums"]):
+                raise ValueError(f"{file} holds other images")
+            arrays[f"{s}_images"] = images
+        splits.append(Split(*(arrays[f"{s}_{field}"] for field in Split._fields)))
+    names, remark = arrays["class_names"].tolist(), str(arrays["remark"])
+    data = LongTailedData(path.stem, names, *splits, remark)
+    if not np.array_equal(data.counts, arrays["counts"]):
+        raise ValueError("the counts do not fit the labels")
+    return data, identity
 
 
 def _identity(experiment: Experiment) -> dict:
     """What the built file was made from; of a folder also which files it held."""
     folder = Path(experiment.folder) if experiment.folder else None
     files = {"files": fingerprint(folder)} if folder and folder.is_dir() else {}
-    return files | {f: getattr(experiment, f) for f in (*DATA_TAGS, "source", "folder")}
+    place = {"folder": str(folder.resolve()) if folder else None}
+    return files | place | {f: getattr(experiment, f) for f in (*DATA_TAGS, "source")}

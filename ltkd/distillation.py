@@ -5,6 +5,7 @@ Functions take logits (…, C) of teacher and student, image logits (B, C) or pa
 does not shrink as the temperature T grows (Hinton et al. 2015).
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -58,38 +59,56 @@ def chain_rule(
     >>> torch.isclose(total, kd(z, s, temperature=1.0))
     tensor(True)
     """
+    tail = _others(head)
     teacher_mass, student_mass = (
-        _group_log_masses(z / temperature, [head, ~head]) for z in (teacher, student)
+        _group_log_masses(z / temperature, [head, tail]) for z in (teacher, student)
     )
     masses = teacher_mass.exp()
     return ChainRule(
         divergence(teacher_mass, student_mass),
         _within(teacher, student, head, head_temperature or temperature),
-        _within(teacher, student, ~head, tail_temperature or temperature),
+        _within(teacher, student, tail, tail_temperature or temperature),
         masses[..., 0],
         masses[..., 1],
     )
 
 
-def _only(logits: Tensor, group: Tensor) -> Tensor:
-    """Leave out the classes outside `group`, bool (C,).
+# Which classes a group has is asked once and kept: the answer lets a GPU wait.
+@lru_cache(maxsize=16)
+def _others(group: Tensor) -> Tensor:
+    return ~group
 
-    −1e30 in place of −∞ keeps differences of two left-out entries 0, not NaN; an empty group then
-    has mass 0 and divergence 0.
-    """
-    return logits.masked_fill(~group, -1e30)
+
+@lru_cache(maxsize=16)
+def _members(group: Tensor) -> slice | Tensor:
+    """The places of a group's classes, as a slice where they stand side by side."""
+    places = group.nonzero()[:, 0]
+    first, number = (int(places[0]), len(places)) if len(places) else (0, 0)
+    if number == 0 or int(places[-1]) == first + number - 1:
+        return slice(first, first + number)  # a view, several times as fast
+    return places
+
+
+def _part(logits: Tensor, group: Tensor) -> Tensor:
+    """The logits of the group's classes, (…, classes of the group)."""
+    places = _members(group)
+    if isinstance(places, slice):
+        return logits[..., places]
+    return logits.index_select(-1, places)
 
 
 def _group_log_masses(logits: Tensor, groups: list[Tensor]) -> Tensor:
     """log Σ_{c in group} softmax(z)_c, (…, groups)."""
-    log_p = F.log_softmax(logits, -1)
-    return torch.stack([_only(log_p, group).logsumexp(-1) for group in groups], -1)
+    sums = [_part(logits, group).logsumexp(-1) for group in groups]
+    # an empty group has mass 0; −1e30 in place of −∞ keeps differences of two such 0, not NaN
+    return F.log_softmax(torch.stack(sums, -1).clamp(min=-1e30), -1)
 
 
 def _within(teacher: Tensor, student: Tensor, group: Tensor, temperature: float) -> Tensor:
     """KL between the two softmaxes over the group's classes alone, (…)."""
-    teacher, student = (_only(z / temperature, group) for z in (teacher, student))
-    return divergence(F.log_softmax(teacher, -1), F.log_softmax(student, -1))
+    return divergence(
+        *(F.log_softmax(_part(z, group) / temperature, -1) for z in (teacher, student))
+    )
 
 
 def decoupled(
@@ -132,13 +151,15 @@ def dkd(
     distribution among the rest.
     """
     target = F.one_hot(labels, teacher.shape[-1]).bool()
-    masses = []
+    masses, others = [], []
     for logits in (teacher, student):
         log_p = F.log_softmax(logits / temperature, -1)
-        rest = _only(log_p, ~target).logsumexp(-1)
-        masses.append(torch.stack([log_p.gather(-1, labels[:, None])[:, 0], rest], -1))
-    others = _within(teacher, student, ~target, temperature)
-    return temperature**2 * (alpha * divergence(*masses) + beta * others)
+        rest = log_p.masked_fill(target, -1e30)  # not −∞: the difference of two is 0, not NaN
+        masses.append(
+            torch.stack([log_p.gather(-1, labels[:, None])[:, 0], rest.logsumexp(-1)], -1)
+        )
+        others.append(F.log_softmax(rest, -1))
+    return temperature**2 * (alpha * divergence(*masses) + beta * divergence(*others))
 
 
 def bkd(

@@ -9,28 +9,32 @@ from torch import nn
 from . import processes
 from .datasets import Split
 from .networks import image_logits
+from .sources import Images
 
 LOW = 0.05  # the share of the images predicted rightly whose confidence counts as low
 
 
 @torch.inference_mode()
 def predict(
-    network: nn.Module, images: np.ndarray, batch_size: int = 500, patches: bool = False
+    network: nn.Module, images: Images, batch_size: int | None = None, patches: bool = False
 ) -> np.ndarray:
     """Logits of every image, float32 (N, C), or of every patch, (N, P, C).
 
-    `images` is uint8 (N, 3, H, W). The network is put in evaluation mode, one view per image.
+    `images` is uint8 (N, 3, H, W). The network is put in evaluation mode, one view per image. A
+    batch has 500 images of up to 64 pixels, or fewer of larger ones.
     Several processes share the images; each gets the logits of all.
     """
     network.eval()
     device = next(network.parameters()).device
-    batches = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
+    batch_size = batch_size or max(1, min(500, 500 * 64**2 // images.shape[-1] ** 2))
+    starts = range(0, len(images), batch_size)
     outputs = []
-    for batch in batches[processes.rank() :: processes.count()]:
+    for start in starts[processes.rank() :: processes.count()]:
+        batch = images[start : start + batch_size]
         logits = network(torch.from_numpy(np.ascontiguousarray(batch)).to(device)).float()
         outputs.append((logits if patches else image_logits(logits)).cpu().numpy())
     parts = processes.gather(outputs)
-    return np.concatenate([parts[i % len(parts)][i // len(parts)] for i in range(len(batches))])
+    return np.concatenate([parts[i % len(parts)][i // len(parts)] for i in range(len(starts))])
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -43,15 +43,20 @@ class Experiment:
     imbalance_factor: float = 100  # images of the largest class / of the smallest
     split_seed: int = 0  # draws the test images where there is no official test set, and the cut
     validation: int = 50  # images per class at most, from those that the cut leaves out
+    merge_below: int = 0  # classes with fewer images become one, "other classes"
     image_size: int = 32  # pixels, height and width
+    backbone: str = "resnet"  # ResNet of this depth and width; or any of torchvision's, by name
+    weights: str | None = None  # "imagenet": those of torchvision for its backbones
     depth: int = 32
     stem_stride: int = 1  # of the first convolution, for 32 pixels
     width: int = 16  # channels of the student's first stage
     teacher_width: int = 16
     teacher_loss: str = "cross_entropy"  # a key of losses.CLASS_LOSSES
+    teacher_mix: str = "none"
     student_loss: str = "balanced_softmax"
     student_tail_loss: str | None = None  # the loss of tail images; None: student_loss for all
-    distillation: str = "image_and_patch"  # a key of distillation.RECIPES
+    student_mix: str = "none"  # how the student's images are mixed, one of mixing.MIXES
+    distillation: str = "image_and_patch"  # a key of objectives.RECIPES
     bank: int = 0  # the student's augmentations come again after so many epochs; see bank.py
     schedule: Schedule = SCHEDULES["fast"]
     seed: int = 0  # of weights, order and augmentation
@@ -65,6 +70,13 @@ class Experiment:
             )
         if not self.imbalance_factor >= 1:
             raise ValueError(f"The imbalance factor is at least 1, not {self.imbalance_factor}.")
+        if self.weights not in (None, "imagenet"):
+            raise ValueError(f"The weights are imagenet or not given, not {self.weights!r}.")
+        if self.weights and self.backbone == "resnet":
+            raise ValueError(
+                "There are no ImageNet weights for the small ResNet: choose a backbone of "
+                "torchvision, such as resnet18."
+            )
 
     @classmethod
     def named(cls, name: str) -> "Experiment":
@@ -81,14 +93,18 @@ class Experiment:
     def from_folder(cls, path: str | os.PathLike, **changes) -> "Experiment":
         """Return an experiment on the class folders under `path`, with their natural tail.
 
-        `path` holds one folder per class, or train/ and test/ with one folder per class each.
-        `changes` replace other fields: a profile and an imbalance factor cut the tail anew.
+        `path` holds one folder per class, or train/ and test/ with one folder per class each. It
+        starts from the working folder or, if nothing is there, from the project's. `changes`
+        replace other fields: a profile and an imbalance factor cut the tail anew.
 
         >>> Experiment.from_folder("my photos/birds").name
         'folder-birds'
         """
         path = Path(path).expanduser()
-        plain = cls(f"folder:{path}", "folder", "natural", image_size=64, folder=str(path))
+        if not path.exists() and (PROJECT / path).exists():  # notebooks run in notebooks/
+            path = PROJECT / path
+        photographs = {"image_size": 64, "schedule": SCHEDULES["photographs"]}
+        plain = cls(f"folder:{path}", "folder", "natural", folder=str(path), **photographs)
         return replace(plain, **changes)
 
     @classmethod
@@ -128,6 +144,13 @@ class Experiment:
         return self._stem() + self._changes(DATA_TAGS)
 
     @property
+    def split_name(self) -> str:
+        """The name of the cut, whatever the image size: data/splits/<split_name>.tsv."""
+        return self._stem() + self._changes(
+            {f: DATA_TAGS[f] for f in DATA_TAGS if f != "image_size"}
+        )
+
+    @property
     def name(self) -> str:
         """The name of the experiment's folder, saved_model/<name>/."""
         return (
@@ -164,6 +187,25 @@ class Experiment:
     def as_dict(self) -> dict:
         """All fields as plain values, for checkpoints and results."""
         return asdict(self) | {"name": self.name}
+
+    @classmethod
+    def from_dict(cls, stored: dict) -> "Experiment":
+        """The experiment that `as_dict` gave; raise ValueError where it is of no such kind.
+
+        A field that did not exist yet takes its default, which stands for how it was before.
+
+        >>> experiment = Experiment.named("cifar10-lt")
+        >>> Experiment.from_dict(experiment.as_dict()) == experiment
+        True
+        """
+        try:
+            values = {key: value for key, value in stored.items() if key != "name"}
+            plan = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in values["schedule"].items()
+            }
+            return cls(**values | {"schedule": Schedule(**plan)})
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"This does not describe an experiment: {error}.") from error
 
     def _stem(self) -> str:
         if self.folder is None:
@@ -213,8 +255,16 @@ OPTIONS = {
     "profile": str,
     "imbalance_factor": float,
     "split_seed": int,
+    "depth": int,
+    "merge_below": int,
+    "image_size": int,
+    "backbone": str,
+    "weights": str,
     "teacher_loss": str,
+    "teacher_mix": str,
     "student_loss": str,
+    "student_tail_loss": str,
+    "student_mix": str,
     "distillation": str,
     "teacher_width": int,
     "bank": int,
@@ -226,19 +276,24 @@ DATA_TAGS = {
     "imbalance_factor": "if",
     "split_seed": "split",
     "validation": "validation",
+    "merge_below": "merge",
     "image_size": "px",
 }
 TEACHER_TAGS = {
+    "backbone": "",
+    "weights": "",
     "depth": "depth",
     "stem_stride": "stem",
     "teacher_width": "teacher_width",
     "teacher_loss": "teacher_",
+    "teacher_mix": "teacher_mix_",
     "seed": "seed",
 }
 STUDENT_TAGS = {
     "width": "width",
     "student_loss": "",
     "student_tail_loss": "tail_",
+    "student_mix": "mix_",
     "distillation": "",
     "bank": "bank",
 }
@@ -254,9 +309,24 @@ EXPERIMENTS = {
             schedule=SCHEDULES["digits"],
             expected="teacher 79.5 ± 0.1, student 89.2 ± 1.5 (seeds 0 to 2); 35 s on 2 cores",
         ),
-        Experiment("cifar10-lt", "cifar10"),
-        Experiment("cifar100-lt", "cifar100"),
-        Experiment("stanford-cars-lt", "stanford_cars", imbalance_factor=10, image_size=64),
-        Experiment("caltech256-lt", "caltech256", imbalance_factor=10, image_size=64),
+        *(
+            # what did best on the validation images, see saved_model/cifar100-lt/ablation.json
+            Experiment(name, source, teacher_loss="balanced_softmax", distillation="kd")
+            for name, source in (("cifar10-lt", "cifar10"), ("cifar100-lt", "cifar100"))
+        ),
+        *(
+            Experiment(
+                name,
+                source,
+                imbalance_factor=10,
+                image_size=64,
+                schedule=SCHEDULES["photographs"],
+            )
+            for name, source in (
+                ("stanford-cars-lt", "stanford_cars"),
+                ("caltech256-lt", "caltech256"),
+                ("caltech257-lt", "caltech257"),  # with the clutter class
+            )
+        ),
     )
 }

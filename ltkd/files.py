@@ -5,10 +5,12 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from .experiments import home
@@ -26,27 +28,86 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     ...     (Path(folder) / "a" / "b.txt").read_bytes()
     b'text'
     """
-    temporary = None
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(
             dir=path.parent, prefix=f".{path.name}.", suffix=".part"
         )
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp's own mode would hide the file from other users
-        os.replace(temporary, path)
-    except BaseException as error:
-        if temporary:
+        try:
+            with os.fdopen(handle, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)  # mkstemp's own mode would hide the file from other users
+            os.replace(temporary, path)
+        except BaseException as error:
             Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise OSError(
-                f"Could not write {path}: {error.strerror or error}. Check that the folder can be "
-                f"written and that the disk has room."
-            ) from error
+            if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
+                raise error.__context__ from None  # torch.save turns a full disk into this
+            raise
+
+
+class Busy(OSError):
+    """Another process is at the same work; the message says at which."""
+
+
+@contextmanager
+def claimed(path: Path, work: str, wait: bool = False) -> Iterator[None]:
+    """Hold the sole right to make `path`, and the files beside it whose names start with its name.
+
+    The lock is the operating system's: a process that is killed loses it, and what it left
+    half-written is removed here. Where another process has the right, `wait` waits for it, and
+    otherwise Busy is raised; either message begins with `work`. Raises OSError where the folder
+    cannot be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with claimed(Path(folder) / "model", "The training"):
+    ...         with claimed(Path(folder) / "model", "The training"):
+    ...             pass
+    Traceback (most recent call last):
+        ...
+    ltkd.files.Busy: The training is under way in another process: wait for it, or stop it.
+    """
+    file = path.with_name(f".{path.name}.lock")
+    lock = FileLock(file)
+    busy = f"{work} is under way in another process:"
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if not wait:
+                raise Busy(f"{busy} wait for it, or stop it.") from None
+            print(f"{busy} waiting for it.", flush=True)
+            lock.acquire()
+    try:
+        for part in path.parent.glob(f".{path.name}*.part"):
+            part.unlink()
+        yield
+    finally:
+        with suppress(OSError):  # Windows removes no file that is open
+            file.unlink()
+        lock.release()
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the system says of a failed write into one sentence."""
+    try:
+        yield
+    except Busy:
         raise
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> OSError:
+    """The one sentence for a full disk or a folder that is read-only."""
+    return OSError(
+        f"Could not write {path}: {error.strerror or error}. Check that the folder can be "
+        f"written and that the disk has room."
+    )
 
 
 def write_json(path: Path, value: dict) -> None:
@@ -73,3 +134,12 @@ def progress(items: Iterable, **options) -> tqdm:
     if not watched or os.environ.get("TQDM_DISABLE"):
         options["disable"] = True
     return tqdm(items, delay=1, **options)
+
+
+def printable(text: object) -> str:
+    """The text with what no screen can show replaced: file names may hold any bytes.
+
+    >>> printable("caf\\udce9 .jpg")
+    'caf� .jpg'
+    """
+    return re.sub("[\ud800-\udfff]", "�", str(text))

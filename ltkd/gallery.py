@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from .classifier import ModelPair, one_thread
-from .datasets import LongTailedData
+from .datasets import LongTailedData, read_built
 from .evaluation import predict, softmax
 from .experiments import ROLES, Experiment
 from .files import write_atomically
@@ -123,13 +123,14 @@ def mended_test_images(pair: ModelPair, most: int = 12) -> list[Picture]:
     path, classes = pair.experiment.built_file, pair.any_classifier().class_names
     if not len(rows) or not path.is_file():
         return []
-    with np.load(path, allow_pickle=False) as archive:
-        if archive["class_names"].tolist() != classes or rows.max() >= len(archive["test_labels"]):
-            return []
-        images, labels, sources = (
-            archive[f"test_{f}"][rows] for f in ("images", "labels", "sources")
-        )
-        rarest = largest_first(archive["counts"])[::-1]
+    try:
+        data, _ = read_built(path)
+    except Exception:  # any damage: notebook 1 builds it again
+        return []
+    if data.class_names != classes or rows.max() >= len(data.test.labels):
+        return []
+    images, labels, sources = (field[rows] for field in data.test)
+    rarest = largest_first(data.counts)[::-1]
     chosen = [i for c in rarest for i in np.flatnonzero(labels == c)[:3]][:most]
     return [
         _picture(
@@ -169,4 +170,4 @@ def image_name(class_name: str, source) -> str:
 
 
 def _plain(value) -> str:
-    return re.sub(r"[^\w-]+", "_", str(value))
+    return re.sub(r"[^\w-]+", "_", str(value))[-32:]  # file systems take 255 bytes for a name

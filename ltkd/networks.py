@@ -25,7 +25,52 @@ class BasicBlock(nn.Module):
         return F.relu(out + x)
 
 
-class ResNet(nn.Module):
+class PatchNetwork(nn.Module):
+    """What all networks here share: they normalise images themselves and return patch logits.
+
+    A subclass gives `features`, (B, 3, S, S) → (B, F, h, w), and calls `classify_by` once it knows
+    F. `settings` rebuild the network, see `network_from`.
+    """
+
+    def __init__(self, settings: dict):
+        super().__init__()
+        if settings["classifier"] not in ("linear", "cosine"):
+            raise ValueError(f"The classifier is linear or cosine, not {settings['classifier']!r}.")
+        self.settings, self.grid = settings, settings["grid"]
+        self.cosine, self.scale = settings["classifier"] == "cosine", settings["scale"]
+        mean, std = (255 * torch.tensor(settings[s]).view(1, 3, 1, 1) for s in ("mean", "std"))
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std.clamp(min=255e-3))
+
+    def classify_by(self, channels: int) -> None:
+        """Add the linear classifier of features with so many channels."""
+        self.classifier = nn.Linear(channels, self.settings["classes"], bias=not self.cosine)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Normalised images (B, 3, S, S) → feature maps (B, F, h, w)."""
+        raise NotImplementedError
+
+    def cells(self, side: int) -> int:
+        """How many patches there are along a feature map's side: up to `grid`, all of one size."""
+        return next(g for g in range(self.grid, 0, -1) if side % g == 0)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Square images (B, 3, S, S) → patch logits (B, P, C), P = grid²."""
+        x = (images - self.mean) / self.std
+        x = self.features(x.contiguous(memory_format=torch.channels_last))
+        height, side = x.shape[-2:]
+        if height != side:
+            raise ValueError(f"Images must be square; this feature map is {height} × {side}.")
+        x = F.avg_pool2d(x, side // self.cells(side))  # (B, F, G, G)
+        features = x.flatten(2).transpose(1, 2)  # (B, P, F)
+        if not self.cosine:
+            return self.classifier(features)
+        # One length for the whole image keeps the image's cosine the mean of its patches'.
+        length = features.mean(1, keepdim=True).norm(dim=2, keepdim=True).clamp(min=1e-6)
+        return self.scale * F.linear(features / length, F.normalize(self.classifier.weight))
+
+
+class ResNet(PatchNetwork):
     """The CIFAR ResNet of He et al. (2016) that returns patch logits.
 
     It takes images as they are stored, uint8 or float in 0..255, and normalises them itself.
@@ -39,7 +84,7 @@ class ResNet(nn.Module):
         `grid` (training on smaller images), to the next smaller number that divides it
     classifier : "linear", or "cosine": weights and feature both scaled to length 1, and the
         result multiplied by `scale`, as LDAM (Cao et al. 2019) wants it
-    stem_stride : stride of the first convolution; 2 for 64-pixel images
+    stem_stride : stride of the first convolution: 2 for 64-pixel images, 4 for 128, 7 for 224
     mean, std : per channel, in units of the full range 0..1
 
     >>> network = ResNet(10)
@@ -61,20 +106,16 @@ class ResNet(nn.Module):
         mean: tuple[float, ...] = (0.5, 0.5, 0.5),
         std: tuple[float, ...] = (0.25, 0.25, 0.25),
     ):
-        super().__init__()
         if depth < 8 or (depth - 2) % 6:
             raise ValueError(f"The depth of this ResNet is 6n + 2 (8, 14, 20, 32, …), not {depth}.")
-        if classifier not in ("linear", "cosine"):
-            raise ValueError(f"The classifier is linear or cosine, not {classifier!r}.")
-        self.settings = {
+        super().__init__({
             "classes": classes, "depth": depth, "width": width, "grid": grid,
             "classifier": classifier, "scale": scale, "stem_stride": stem_stride,
             "mean": list(mean), "std": list(std),
-        }  # fmt: skip
-        self.grid, self.cosine, self.scale = grid, classifier == "cosine", scale
-        self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1))
-        self.register_buffer("std", 255 * torch.tensor(std).view(1, 3, 1, 1).clamp(min=1e-3))
-        self.stem = nn.Conv2d(3, width, 3, stem_stride, padding=1, bias=False)
+        })  # fmt: skip
+        # no pixel is skipped: 3 × 3 at strides 1 and 2, 7 × 7 at stride 4
+        kernel = max(3, 2 * stem_stride - 1)
+        self.stem = nn.Conv2d(3, width, kernel, stem_stride, padding=kernel // 2, bias=False)
         self.norm = nn.BatchNorm2d(width)
         blocks, channels = [], width
         for stage in range(3):
@@ -83,27 +124,14 @@ class ResNet(nn.Module):
                 blocks.append(BasicBlock(channels, width * 2**stage, stride))
                 channels = width * 2**stage
         self.blocks = nn.Sequential(*blocks)
-        self.classifier = nn.Linear(channels, classes, bias=not self.cosine)
+        self.classify_by(channels)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Square images (B, 3, S, S) → patch logits (B, P, C), P = grid²."""
-        x = (images - self.mean) / self.std
-        x = F.relu(self.norm(self.stem(x.contiguous(memory_format=torch.channels_last))))
-        x = self.blocks(x)  # (B, F, h, w)
-        height, side = x.shape[-2:]
-        if height != side:
-            raise ValueError(f"Images must be square; this feature map is {height} × {side}.")
-        grid = next(g for g in range(self.grid, 0, -1) if side % g == 0)
-        x = F.avg_pool2d(x, side // grid)  # (B, F, G, G)
-        features = x.flatten(2).transpose(1, 2)  # (B, P, F)
-        if not self.cosine:
-            return self.classifier(features)
-        # One length for the whole image keeps the image's cosine the mean of its patches'.
-        length = features.mean(1, keepdim=True).norm(dim=2, keepdim=True).clamp(min=1e-6)
-        return self.scale * F.linear(features / length, F.normalize(self.classifier.weight))
+    def features(self, x: Tensor) -> Tensor:
+        """Normalised images (B, 3, S, S) → feature maps (B, 4 · width, h, w)."""
+        return self.blocks(F.relu(self.norm(self.stem(x))))
 
 
 def image_logits(patch_logits: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Executing the five notebooks from the command line."""
+"""Executing the notebooks from the command line."""
 
 import json
 import os
@@ -8,25 +8,38 @@ from pathlib import Path
 from .experiments import OPTIONS, PROJECT, Experiment
 from .files import write_atomically
 
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
 
 def run_all(experiment: Experiment, save: bool = False) -> None:
     """Execute notebooks/01 to 05 on the experiment, with a line for each, then print the results.
 
-    Executed copies go to saved_model/<name>/notebooks/; with `save` the outputs are saved in
-    notebooks/ itself.
+    Executed copies go to saved_model/<name>/notebooks/. With `save`, which is for maintainers, the
+    outputs are saved in notebooks/ itself, the solutions follow, and the pictures at the head of
+    the notebooks are drawn anew.
     """
     files = sorted((PROJECT / "notebooks").glob("0*.ipynb"))
+    if save:
+        files += sorted((PROJECT / "notebooks" / "solutions").glob("0*.ipynb"))
     copies = experiment.model_folder / "notebooks"
     plan = experiment.schedule
     chosen = {"experiment": experiment.base, "schedule": plan.name, "epochs": plan.epochs}
     chosen |= {o: getattr(experiment, o) for o in OPTIONS if o not in chosen}
-    os.environ.update({f"LTKD_{name.upper()}": str(value) for name, value in chosen.items()})
+    if experiment.folder:  # the kernels work in another folder
+        chosen["experiment"] = f"folder:{Path(experiment.folder).resolve()}"
+    chosen = {f"LTKD_{name.upper()}": str(v) for name, v in chosen.items() if v is not None}
+    os.environ.update(chosen)
     os.environ["TQDM_DISABLE"] = "1"  # a bar that nobody watches only clutters the saved outputs
     for number, file in enumerate(files, 1):
-        print(f"[{number}/{len(files)}] {file.stem} …", end=" ", flush=True)
+        title = file.relative_to(PROJECT / "notebooks").with_suffix("")
+        print(f"[{number}/{len(files)}] {title} …", end=" ", flush=True)
         start = time.perf_counter()
         execute(file, file if save else copies / file.name)
         print(f"{time.perf_counter() - start:.0f} s", flush=True)
+    if save:
+        from . import covers
+
+        covers.save_all(PROJECT / "notebooks" / "images", experiment)
     _closing_words(experiment, PROJECT / "notebooks" if save else copies)
 
 
@@ -52,9 +65,27 @@ def execute(file: Path, target: Path) -> None:
     finally:
         for cell in notebook.cells:
             cell.metadata.pop("execution", None)  # time stamps, different at every run
+            if cell.cell_type == "code":
+                cell.outputs = without_widgets(cell.outputs)
         notebook.metadata.pop("widgets", None)
         text = nbformat.writes(notebook) + "\n"
         write_atomically(target, lambda out: out.write(text.encode()))
+
+
+def without_widgets(outputs: list[dict]) -> list[dict]:
+    """Drop what only a running kernel can show: GitHub's viewer would print it as an error.
+
+    A slider keeps its still figure; in place of any other widget a sentence stands.
+
+    >>> widget = {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "VBox()"}
+    >>> without_widgets([{"data": widget}])
+    [{'data': {'text/plain': '(a live widget: run this cell to see it)'}}]
+    """
+    for output in outputs:
+        data = output.get("data", {})
+        if data.pop(WIDGET, None) is not None and "image/png" not in data:
+            data["text/plain"] = "(a live widget: run this cell to see it)"
+    return outputs
 
 
 def _closing_words(experiment: Experiment, notebooks: Path) -> None:

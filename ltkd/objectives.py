@@ -121,6 +121,7 @@ class DistillationLoss:
         if recipe.weights == "informativeness" and mean_posterior is None:
             raise ValueError("The weights 'informativeness' need `mean_posterior`, (C,).")
         self.recipe, self.head = recipe, head
+        self.active = bool(recipe.image or recipe.patch)
         self.bias = (
             torch.zeros(len(counts), device=head.device) if teacher_bias is None else teacher_bias
         )

@@ -62,22 +62,42 @@ class Muon(torch.optim.SGD):
 
 
 def optimizer_for(network: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
-    """The schedule's optimiser over the network's parameters."""
-    plain = {
-        "lr": schedule.learning_rate,
-        "momentum": schedule.momentum,
-        "weight_decay": schedule.weight_decay,
-        "nesterov": True,
-    }
-    if schedule.optimizer == "sgd":
-        return torch.optim.SGD(network.parameters(), **plain)
+    """The schedule's optimiser over the network's parameters.
+
+    All but the classifier learn at `schedule.backbone_rate` of the learning rate. Muon takes the
+    convolutions that have no bias, since a BatchNorm follows those.
+    """
+    rate, plain = schedule.learning_rate, {"weight_decay": schedule.weight_decay}
+    groups = _groups(network, schedule)
+    if schedule.optimizer == "adamw":
+        return torch.optim.AdamW(groups, rate, **plain)
+    plain |= {"momentum": schedule.momentum, "nesterov": True}
+    kind = torch.optim.SGD if schedule.optimizer == "sgd" else Muon
+    return kind(groups, rate, **plain)
+
+
+def _groups(network: nn.Module, schedule: Schedule) -> list[dict]:
+    """Parameter groups: with Muon the convolutions, the matrices and the vectors; in two halves,
+    backbone and classifier, where these learn at different rates."""
     weights = [w for w in network.parameters() if w.requires_grad]
-    rotated = [w for w in weights if w.ndim == 4 and w.shape[1] > 3]  # all but the stem
-    matrices = [w for w in weights if w.ndim > 1 and not any(w is r for r in rotated)]
-    vectors = [w for w in weights if w.ndim == 1]
-    groups = [
-        {"params": rotated, "lr": schedule.muon_rate, "orthogonal": True},
-        {"params": matrices},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    return Muon(groups, **plain)
+    head = {id(w) for name, w in network.named_parameters() if name.startswith("classifier.")}
+    slow, rate = schedule.backbone_rate, schedule.learning_rate
+    groups: list[dict] = [{"params": weights}]
+    if schedule.optimizer != "sgd":
+        convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
+        free = {id(m.weight) for m in convolutions if m.bias is None and m.weight.shape[1] > 3}
+        rotated = [w for w in weights if id(w) in free and schedule.optimizer == "muon"]
+        taken = {id(w) for w in rotated}
+        groups = [
+            {"params": rotated, "lr": schedule.muon_rate, "orthogonal": True},
+            {"params": [w for w in weights if w.ndim > 1 and id(w) not in taken]},
+            {"params": [w for w in weights if w.ndim == 1], "weight_decay": 0.0},
+        ]
+    if slow != 1:
+        halves = ((slow, lambda w: id(w) not in head), (1.0, lambda w: id(w) in head))
+        groups = [
+            group | {"params": list(filter(own, group["params"])), "lr": s * group.get("lr", rate)}
+            for group in groups
+            for s, own in halves
+        ]
+    return [group for group in groups if group["params"]]

@@ -1,64 +1,52 @@
-"""Every figure that the notebooks show. Each function returns a matplotlib figure.
-
-Groups differ by colour and by hatch or marker, so that no figure needs colour to be read.
-"""
-
-from collections.abc import Callable
-from functools import wraps
+"""The figures of data and results. Each function returns a matplotlib figure in style.py's look."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from sklearn.metrics import auc, roc_curve
 
 from .datasets import LongTailedData
-from .longtail import largest_first, spread
-
-COLOURS = dict(zip(("many", "medium", "few"), sns.color_palette("colorblind")[:3], strict=True))
-HATCH = ("", "//", "..", "xx")
-HATCHES = dict(zip(COLOURS, HATCH, strict=False))
-ROLE_STYLES = {"Teacher": ("C0", "o", "--"), "Student": ("C3", "s", "-")}
-
-
-def figure(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Draw in the project's style; close the figure, so that a notebook shows it once."""
-
-    @wraps(draw)
-    def styled(*args, **options) -> Figure:
-        style = sns.axes_style("ticks", {"axes.spines.top": False, "axes.spines.right": False})
-        palette = {"axes.prop_cycle": plt.cycler(color=sns.color_palette("colorblind"))}
-        context = sns.plotting_context("notebook", font_scale=0.9)
-        with plt.rc_context({**style, **palette, **context, "figure.dpi": 100}):
-            result = draw(*args, **options)
-            result.set_layout_engine("constrained")
-            plt.close(result)
-        return result
-
-    return styled
+from .longtail import class_groups, largest_first, spread
+from .style import (
+    COLOURS,
+    HATCH,
+    HATCHES,
+    OTHER_STYLE,
+    PALETTE,
+    ROLE_STYLES,
+    figure,
+    plain_numbers,
+    show_grid,
+    show_image,
+    show_weights,
+)
 
 
 @figure
-def class_counts(data: LongTailedData) -> Figure:
-    """Training images per class, largest first, with the groups and the head/tail border."""
-    order = largest_first(data.counts)
+def class_counts(counts: np.ndarray, class_names: list[str], title: str = "") -> Figure:
+    """Training images per class, (C,), largest first, with the groups and the head/tail border."""
+    order, groups = largest_first(counts), class_groups(counts)
     fig, ax = plt.subplots(figsize=(9, 3.2))
-    bars = ax.bar(range(len(order)), data.counts[order], width=0.9)
+    bars = ax.bar(range(len(order)), counts[order], width=0.9)
     for bar, label in zip(bars, order, strict=True):
-        group = _group(data, label)
+        group = next(g for g in COLOURS if groups[g][label])
         bar.set(facecolor=COLOURS[group], hatch=HATCHES[group], edgecolor="white")
-    heads = int(data.head.sum())
+    heads = int(groups["head"].sum())
     ax.axvline(heads - 0.5, color="black", linestyle=":")
-    ax.annotate("head ", (heads - 0.5, data.counts.max()), ha="right", va="top")
-    ax.annotate(" tail", (heads - 0.5, data.counts.max()), ha="left", va="top")
-    _name_classes(ax, [data.class_names[c] for c in order])
+    ax.annotate("head ", (heads - 0.5, counts.max()), ha="right", va="top")
+    ax.annotate(" tail", (heads - 0.5, counts.max()), ha="left", va="top")
+    if len(order) <= 20:
+        ax.bar_label(bars, fontsize=8)
+    _name_classes(ax, [class_names[c] for c in order])
     handles = [
         Patch(facecolor=COLOURS[g], hatch=HATCHES[g], edgecolor="white", label=f"{g}-shot")
         for g in COLOURS
-        if data.groups[g].any()
+        if groups[g].any()
     ]
     ax.legend(handles=handles, frameon=False, loc="upper right")
-    ax.set(title=f"Training images per class: {data.name}", ylabel="images")
+    ax.set(title=title or "Training images per class", ylabel="images")
     return fig
 
 
@@ -68,8 +56,8 @@ def examples(data: LongTailedData, columns: int = 10) -> Figure:
     chosen = spread(largest_first(data.counts), columns)
     fig, axes = plt.subplots(1, len(chosen), figsize=(9, 1.7), squeeze=False)
     for ax, label in zip(axes[0], chosen, strict=True):
-        _show(ax, data.train.images[np.flatnonzero(data.train.labels == label)[0]])
-        ax.set_title(f"{_short(data.class_names[label])}\n{data.counts[label]}", fontsize=9)
+        title = f"{_short(data.class_names[label])}\n{data.counts[label]}"
+        show_image(ax, data.train.images[np.flatnonzero(data.train.labels == label)[0]], title)
     fig.suptitle("One training image per class, and how many the class has", fontsize=10)
     return fig
 
@@ -93,7 +81,7 @@ def accuracy_by_class(scores: dict[str, dict], counts: np.ndarray) -> Figure:
     """Per-class accuracy against the class's number of training images, one marker per class."""
     fig, ax = plt.subplots(figsize=(7, 3.4))
     for name, score in scores.items():
-        colour, marker, line = ROLE_STYLES.get(name, ("C7", "^", ":"))
+        colour, marker, line = ROLE_STYLES.get(name, OTHER_STYLE)
         values = np.array([np.nan if v is None else v for v in score["per_class"]])
         order = largest_first(counts)
         ax.plot(
@@ -112,6 +100,7 @@ def accuracy_by_class(scores: dict[str, dict], counts: np.ndarray) -> Figure:
         title="Rare classes are the hard ones",
         ylim=(-4, 104),
     )
+    plain_numbers(ax)
     ax.invert_xaxis()
     ax.legend(frameon=False, loc="lower left")
     return fig
@@ -143,10 +132,14 @@ def reliability(curves: dict[str, dict]) -> Figure:
     fig, ax = plt.subplots(figsize=(4.4, 3.8))
     ax.plot([0, 1], [0, 1], color="grey", linewidth=1, label="calibrated")
     for name, curve in curves.items():
-        colour, marker, line = ROLE_STYLES.get(name, ("C7", "^", ":"))
+        colour, marker, line = ROLE_STYLES.get(name, OTHER_STYLE)
         label = f"{name} (error {curve['error']:.3f})"
         ax.plot(
-            curve["confidence"], curve["accuracy"], line, marker=marker, color=colour, label=label
+            *(np.array(curve[axis], float) for axis in ("confidence", "accuracy")),
+            line,
+            marker=marker,
+            color=colour,
+            label=label,
         )
     ax.set(xlabel="confidence", ylabel="accuracy", title="Reliability", xlim=(0, 1), ylim=(0, 1.02))
     ax.legend(frameon=False, loc="upper left", fontsize=8)
@@ -162,7 +155,7 @@ def accuracy_by_group(scores: dict[str, dict], groups: tuple[str, ...]) -> Figur
     for i, (name, score) in enumerate(scores.items()):
         values = [score["all"], *(score["groups"][g] for g in shown)]
         position = np.arange(len(values)) + (i - (len(scores) - 1) / 2) * width
-        look = {"color": ROLE_STYLES.get(name, (f"C{i + 2}",))[0], "hatch": HATCH[i % 4]}
+        look = {"color": ROLE_STYLES.get(name, (PALETTE[i + 2],))[0], "hatch": HATCH[i % 4]}
         bars = ax.bar(position, values, width * 0.95, label=name, edgecolor="white", **look)
         ax.bar_label(bars, fmt="%.1f", fontsize=7)
     ax.set_xticks(range(len(shown) + 1), ["all", *shown])
@@ -174,8 +167,7 @@ def accuracy_by_group(scores: dict[str, dict], groups: tuple[str, ...]) -> Figur
 
 @figure
 def image_grid(images: np.ndarray, titles: list[str], columns: int = 8, title: str = "") -> Figure:
-    """Images uint8 (N, 3, H, W) with a title each."""
-    columns = min(columns, max(1, len(images)))
+    """Images uint8 (N, 3, H, W) with a title each; the last row may have empty places."""
     rows = -(-max(1, len(images)) // columns)
     fig, axes = plt.subplots(
         rows, columns, figsize=(1.15 * columns + 0.2, 1.6 * rows + 0.2), squeeze=False
@@ -183,52 +175,59 @@ def image_grid(images: np.ndarray, titles: list[str], columns: int = 8, title: s
     for ax in axes.flat:
         ax.axis("off")
     for ax, image, text in zip(axes.flat, images, titles, strict=False):
-        _show(ax, image)
-        ax.set_title(text, fontsize=8)
+        show_image(ax, image, text)
     fig.suptitle(title, fontsize=10)
     return fig
 
 
 @figure
-def patch_weights(images: np.ndarray, weights: np.ndarray, titles: list[str]) -> Figure:
+def patch_weights(
+    images: np.ndarray, weights: np.ndarray, titles: list[str], label: str = "patch weight"
+) -> Figure:
     """Images (N, 3, H, W) above their patch weights (N, G, G); 1 is the weight of an even share."""
     fig, axes = plt.subplots(2, len(images), figsize=(1.4 * len(images) + 0.8, 3.4), squeeze=False)
-    side = images.shape[-1]
+    top = max(2.0, float(weights.max()))
     for i, (image, weight, title) in enumerate(zip(images, weights, titles, strict=True)):
-        _show(axes[0, i], image)
-        axes[0, i].set_title(title, fontsize=8)
-        _show(axes[1, i], image)
-        shown = axes[1, i].imshow(
-            weight, extent=(-0.5, side - 0.5, side - 0.5, -0.5), cmap="cividis",
-            vmin=0, vmax=max(2.0, float(weights.max())), alpha=0.75,
-        )  # fmt: skip
-        for (row, column), value in np.ndenumerate(weight):
-            cell = side / weight.shape[0]
-            ax_text = f"{value:.1f}"
-            axes[1, i].text((column + 0.5) * cell - 0.5, (row + 0.5) * cell - 0.5, ax_text,
-                            ha="center", va="center", fontsize=6, color="white")  # fmt: skip
-    fig.colorbar(shown, ax=axes[1, :], shrink=0.8, label="patch weight")
+        show_image(axes[0, i], image, title)
+        show_grid(axes[0, i], image.shape[-1], len(weight))
+        shown = show_weights(axes[1, i], image, weight, top)
+    fig.colorbar(shown, ax=axes[1, :], shrink=0.8, label=label)
     return fig
 
 
-def _group(data: LongTailedData, label: int) -> str:
-    return next(g for g in COLOURS if data.groups[g][label])
+@figure
+def ablation(rows: dict[str, dict[str, np.ndarray]], groups=("all", "few")) -> Figure:
+    """Points with error bars (standard deviation over seeds), one row per recipe.
+
+    `rows` is name → group → accuracies over seeds.
+    """
+    fig, axes = plt.subplots(
+        1, len(groups), figsize=(9, 1.2 + 0.24 * len(rows)), sharey=True, squeeze=False
+    )
+    places = np.arange(len(rows))[::-1]
+    for ax, group, marker in zip(axes[0], groups, "os^D", strict=False):
+        runs = [values[group] for values in rows.values()]
+        means = [run.mean() for run in runs]
+        errors = [run.std(ddof=1) if len(run) > 1 else 0 for run in runs]
+        ax.errorbar(means, places, xerr=errors, fmt=marker, color="black", capsize=3)
+        ax.grid(axis="y", linestyle=":", linewidth=0.6)
+        ax.set(title=f"{group} classes", xlabel="validation accuracy, %")
+    axes[0, 0].set_yticks(places, list(rows))
+    return fig
 
 
-def _name_classes(ax, names: list[str]) -> None:
-    if len(names) <= 20:
-        ax.set_xticks(range(len(names)), names, rotation=30 if max(map(len, names)) > 3 else 0)
-    else:
-        ax.set_xlabel(f"{len(names)} classes, largest first")
-
-
-def _show(ax, image: np.ndarray) -> None:
-    ax.imshow(image.transpose(1, 2, 0))
-    ax.axis("off")
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 10 else name[:9] + "…"
+@figure
+def roc(scores: dict[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
+    """ROC curves: name → (scores, truth), both (N, P), over all patches of all images."""
+    fig, ax = plt.subplots(figsize=(4.6, 3.8))
+    ax.plot([0, 1], [0, 1], color="grey", linewidth=1, label="chance")
+    for (name, (values, truth)), line in zip(scores.items(), ("-", "--", ":", "-."), strict=False):
+        wrong, right, _ = roc_curve(truth.ravel(), values.ravel())
+        ax.plot(wrong, right, line, label=f"{name} ({auc(wrong, right):.2f})")
+    ax.set(xlabel="shared tiles above the threshold, share", title="Does the weight find them?",
+           ylabel="own tiles above the threshold, share")  # fmt: skip
+    ax.legend(frameon=False, fontsize=8, loc="lower right")
+    return fig
 
 
 @figure
@@ -252,3 +251,14 @@ def growth(rows: list[dict]) -> Figure:
     axes[0, 0].set_ylabel("seconds an epoch")
     axes[1, 0].set_ylabel("peak memory, MiB")
     return fig
+
+
+def _name_classes(ax, names: list[str]) -> None:
+    if len(names) <= 20:
+        ax.set_xticks(range(len(names)), names, rotation=30 if max(map(len, names)) > 3 else 0)
+    else:
+        ax.set_xlabel(f"{len(names)} classes, largest first")
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 10 else name[:9] + "…"

@@ -1,26 +1,37 @@
 """The jobs of an experiment: teacher, student, results. Notebooks and commands call these."""
 
+import json
+import math
 import os
 import platform
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from . import processes
+from .backbones import backbone_for
 from .batches import Batches, channel_statistics
 from .checkpoints import CheckpointError, load_checkpoint, save_checkpoint, versions
-from .datasets import LongTailedData
-from .evaluation import compare, evaluate, evaluate_network, predict
-from .experiments import OPTIONS, ROLES, SCHEDULES, Experiment
-from .files import shown, write_json
+from .datasets import LongTailedData, Split
+from .estimates import spoken, training_seconds
+from .evaluation import compare, evaluate, evaluate_network, predict, reliability, softmax
+from .experiments import OPTIONS, ROLES, SCHEDULES, STUDENT_TAGS, Experiment
+from .files import claimed, shown, write_json
 from .losses import ClassLoss
-from .networks import ResNet
+from .mixing import Mixing
+from .networks import PatchNetwork, ResNet
 from .objectives import recipe_named
 from .processes import say
-from .supervision import distillation_loss, objective_for
-from .training import Trainer, accelerator_for, seed_epoch
+from .supervision import distillation_loss, mixing_for, objective_for
+from .training import Trainer, TrainingError, accelerator_for, out_of_memory, seed_epoch
+
+SEEDS = 10  # at most: seeds 0 to 9 of an experiment are shown together
 
 
 def state_file(experiment: Experiment, role: str) -> Path:
@@ -28,48 +39,81 @@ def state_file(experiment: Experiment, role: str) -> Path:
     return experiment.model_folder / f"{role}_training.pth"
 
 
-def new_network(experiment: Experiment, data: LongTailedData, role: str) -> ResNet:
-    """A network for the role with fresh weights from the experiment's seed."""
-    if experiment.image_size % 32:
-        raise ValueError(
-            f"The network needs images whose side is a multiple of 32 pixels, not "
-            f"{experiment.image_size}: change the experiment's image_size."
-        )
-    mean, std = channel_statistics(data.train.images)
+def new_network(experiment: Experiment, data: LongTailedData, role: str) -> PatchNetwork:
+    """A network for the role with fresh weights from the experiment's seed, or ImageNet's."""
+    size, classes = experiment.image_size, len(data.class_names)
     loss = experiment.teacher_loss if role == "teacher" else experiment.student_loss
+    settings = {"classifier": "cosine" if loss == "ldam_drw" else "linear"}
+    settings |= dict(zip(("mean", "std"), channel_statistics(data.train.images), strict=True))
     with torch.random.fork_rng():
         seed_epoch(experiment.seed, role, epoch=-1 % 2**32)
-        return ResNet(
-            len(data.class_names),
-            experiment.depth,
-            experiment.teacher_width if role == "teacher" else experiment.width,
-            classifier="cosine" if loss == "ldam_drw" else "linear",
-            stem_stride=experiment.stem_stride * experiment.image_size // 32,
-            mean=mean,
-            std=std,
+        if experiment.backbone != "resnet":
+            name, weights = experiment.backbone, experiment.weights
+            return backbone_for(name, classes, size, weights, **settings)
+        if size % 32:
+            raise ValueError(
+                f"The network needs images whose side is a multiple of 32 pixels, not {size}: "
+                f"change the experiment's image_size."
+            )
+        width = experiment.teacher_width if role == "teacher" else experiment.width
+        stride = experiment.stem_stride * size // 32
+        return ResNet(classes, experiment.depth, width, stem_stride=stride, **settings)
+
+
+def expected_seconds(
+    experiment: Experiment, data: LongTailedData, role: str, teacher: PatchNetwork | None = None
+) -> float:
+    """How long the training of `role` takes here, estimated from a few steps of fresh networks."""
+    accelerator = accelerator_for(experiment.schedule.precision)
+    some = replace(data, train=Split(*(field[:100] for field in data.train)))  # for the mean
+    with torch.random.fork_rng():
+        network = new_network(experiment, some, role)
+        if role == "student" and teacher is None:
+            teacher = new_network(experiment, some, "teacher").eval().to(accelerator.device)
+        images = -(-len(data.train.labels) // processes.count())
+        return training_seconds(
+            network, teacher, experiment.schedule, images, experiment.image_size, accelerator
         )
 
 
-def train(experiment: Experiment, data: LongTailedData, role: str) -> tuple[ResNet, dict]:
+def train(experiment: Experiment, data: LongTailedData, role: str) -> tuple[PatchNetwork, dict]:
     """Return the experiment's teacher or student and its checkpoint's content.
 
     A finished model file is loaded; an interrupted training goes on; else training starts. Which
     of the three happened is printed. The student needs the teacher, which is trained first where
     it is missing. The test images are read once, after the last epoch.
+
+    Raises files.Busy where another process trains the same, TrainingError where training cannot go
+    on, OSError where the result cannot be written.
     """
     _check(experiment, data)
     experiment = experiment.owner(role)
     path = experiment.model_file(role)
-    done = _finished(experiment, data, path)
+    done = _finished(experiment, data, role)
     if done:
         say(f"The {role} is loaded from {shown(path)}.")
         return done
     teacher = train(experiment, data, "teacher")[0] if role == "student" else None
+    work = f"The training of the {role} of {experiment.name}"
+    claim = claimed(experiment.model_folder / role, work) if processes.is_main() else nullcontext()
+    with claim, _memory_explained(experiment):
+        _train(experiment, data, role, teacher)
+    return load_checkpoint(path)
+
+
+def _train(
+    experiment: Experiment, data: LongTailedData, role: str, teacher: PatchNetwork | None
+) -> None:
+    """Train to the end, evaluate and save the model file."""
+    path = experiment.model_file(role)
     trainer = trainer_for(experiment, data, role, teacher)
     numbers = "float32" if trainer.accelerator.mixed_precision == "no" else "bfloat16"
+    duration = ""
+    if trainer.steps > 100:  # less takes no longer than the estimate
+        duration = f"; {spoken(expected_seconds(experiment, data, role, teacher))} in all"
     say(
         f"Training the {role} of {experiment.name}: {experiment.schedule.epochs} epochs on "
-        f"{trainer.accelerator.device.type}, {processes.count()} process(es), {numbers}."
+        f"{trainer.accelerator.device.type}, {processes.count()} process(es), {numbers}{duration}."
     )
     history, network, seconds = trainer.fit(), trainer.plain, trainer.seconds
     metrics = {
@@ -83,7 +127,21 @@ def train(experiment: Experiment, data: LongTailedData, role: str) -> tuple[ResN
         state_file(experiment, role).unlink(missing_ok=True)
         print(f"The {role} is trained ({seconds:.0f} s) and saved to {shown(path)}.")
     processes.wait()
-    return load_checkpoint(path)
+
+
+@contextmanager
+def _memory_explained(experiment: Experiment) -> Iterator[None]:
+    """Where memory is used up, say what to lower."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise TrainingError(
+            f"The memory is used up: lower the schedule's batch_size (now "
+            f"{experiment.schedule.batch_size}), or image_size ({experiment.image_size}) or width "
+            f"({experiment.width}). What was saved before is kept."
+        ) from error
 
 
 def train_on(processes: int, experiment: Experiment, data: LongTailedData, role: str):
@@ -104,9 +162,17 @@ def _check(experiment: Experiment, data: LongTailedData) -> None:
     ClassLoss(experiment.teacher_loss, counts)
     ClassLoss(experiment.student_loss, counts, experiment.student_tail_loss, head)
     recipe_named(experiment.distillation)
+    for kind in (experiment.teacher_mix, experiment.student_mix):
+        Mixing(kind, counts, patch_weights=len)
+    if experiment.teacher_mix in ("tail_patches", "local_crops"):
+        raise ValueError(
+            f"The teacher's images cannot be mixed by {experiment.teacher_mix!r}, which needs a "
+            f"teacher: choose none, cutmix or tail_cutmix."
+        )
 
 
-def _finished(experiment: Experiment, data: LongTailedData, path: Path):
+def _finished(experiment: Experiment, data: LongTailedData, role: str):
+    path = experiment.model_file(role)
     if not path.exists():
         return None
     try:
@@ -114,31 +180,52 @@ def _finished(experiment: Experiment, data: LongTailedData, path: Path):
     except CheckpointError as error:
         say(f"{error} It is trained again now.")
         return None
-    ours = experiment.as_dict() | {"expected": None, "folder": None, "base": None}
-    theirs = content["experiment"] | {"expected": None, "folder": None, "base": None}
     same_classes = content["class_names"] == list(data.class_names)
-    if theirs != ours or content["counts"] != data.counts.tolist() or not same_classes:
+    same = same_classes and content["counts"] == data.counts.tolist()
+    if not (same and _same_training(content["experiment"], experiment, role)):
         say(f"{shown(path)} is of another experiment or other data: it is trained again now.")
         return None
     return network, content
 
 
+def _same_training(stored: dict, experiment: Experiment, role: str) -> bool:
+    """Whether a model was trained as `experiment` says.
+
+    Where its folder lies is no matter, nor, for a teacher, what student it was meant for.
+    """
+    try:
+        found = Experiment.from_dict(stored)
+    except ValueError:
+        return False
+    apart = ["expected", "folder", "base", *(STUDENT_TAGS if role == "teacher" else ())]
+    return replace(found, **{field: getattr(experiment, field) for field in apart}) == experiment
+
+
 def trainer_for(
-    experiment: Experiment, data: LongTailedData, role: str, teacher: ResNet | None = None
+    experiment: Experiment,
+    data: LongTailedData,
+    role: str,
+    teacher: PatchNetwork | None = None,
+    network: nn.Module | None = None,
 ) -> Trainer:
-    """The experiment's training of `role`, ready to `fit`; a student needs its `teacher`."""
+    """The experiment's training of `role`, ready to `fit`; a student needs its `teacher`.
+
+    `network` is trained in place of a `new_network`, where it is given.
+    """
     accelerator = accelerator_for(experiment.schedule.precision)
     schedule = experiment.schedule
+    if teacher is not None:
+        teacher = teacher.to(accelerator.device, memory_format=torch.channels_last).eval()
     batches = Batches(
         data.train,
         schedule.batch_size,
         schedule.augment,
-        schedule.cutmix,
+        mixing_for(experiment, data, teacher),
         accelerator.device,
         (processes.rank(), processes.count()),
     )
     return Trainer(
-        new_network(experiment, data, role),
+        new_network(experiment, data, role) if network is None else network,
         batches,
         objective_for(experiment, data, teacher, accelerator, len(batches)),
         schedule,
@@ -156,7 +243,8 @@ def results(experiment: Experiment, data: LongTailedData) -> dict:
 
     Returns what was written: for each role its scores, parameters and training time; the paired
     comparison; the mean posterior, with which one image's patch weights can be had without the
-    training images; and the experiment, command, machine and versions they come from.
+    training images; the experiment, command, machine and versions they come from; and, per seed,
+    the scores of all seeds of this experiment that have been evaluated.
     """
     summary: dict = {"experiment": experiment.as_dict(), "counts": data.counts.tolist()}
     logits, networks = {}, {}
@@ -165,19 +253,43 @@ def results(experiment: Experiment, data: LongTailedData) -> dict:
         networks[role], logits[role] = network, predict(network, data.test.images)
         summary[role] = evaluate(logits[role], data.test.labels, data.groups)
         summary[role] |= {key: content["metrics"][key] for key in ("seconds", "parameters")}
+        curve = reliability(softmax(logits[role]), data.test.labels)
+        for axis in ("accuracy", "confidence"):  # JSON knows no NaN, the value of an empty bin
+            curve[axis] = [None if math.isnan(value) else value for value in curve[axis]]
+        summary[role]["reliability"] = curve
     summary["comparison"] = compare(logits["teacher"], logits["student"], data.test.labels)
     distillation = distillation_loss(experiment, data, networks["teacher"])
-    summary["mean_posterior"] = distillation.mean_posterior.tolist()
+    mean = distillation.mean_posterior
+    summary["mean_posterior"] = None if mean is None else mean.tolist()
     summary["test_images"] = len(data.test.labels)
     summary["command"] = command(experiment)
     summary["machine"] = machine()
     summary["versions"] = versions()
+    summary["seeds"] = _seeds(experiment, summary)
     write_json(experiment.model_folder / "results.json", summary)
     return summary
 
 
-def command(experiment: Experiment) -> str:
-    """The command that makes the experiment's models and results again.
+def _seeds(experiment: Experiment, summary: dict) -> list[dict]:
+    """What the same experiment gave with every seed that is evaluated, this one included."""
+    rows = []
+    for seed in range(SEEDS):
+        file = replace(experiment, seed=seed).model_folder / "results.json"
+        if seed == experiment.seed:
+            found = summary
+        elif file.exists():
+            found = json.loads(file.read_text())
+        else:
+            continue
+        row = {"seed": seed, "command": found["command"], "machine": found["machine"]}
+        row |= {"versions": found["versions"]}
+        kept = "all", "groups", "calibration_error", "seconds", "parameters"
+        rows.append(row | {role: {key: found[role][key] for key in kept} for role in ROLES})
+    return rows
+
+
+def command(experiment: Experiment, jobs: tuple[str, ...] = ("student", "evaluate")) -> str:
+    """The command that makes the experiment's models and results again, or does other jobs.
 
     >>> command(Experiment.choose("cifar10-lt", epochs=2, seed=1)).partition(" && ")[0]
     'python -m ltkd student cifar10-lt --epochs 2 --seed 1'
@@ -191,7 +303,7 @@ def command(experiment: Experiment) -> str:
     values |= {o: (getattr(experiment, o), getattr(default, o)) for o in OPTIONS if o not in values}
     words = [shlex.quote(experiment.base)]
     words += [f"--{o.replace('_', '-')} {v}" for o, (v, u) in values.items() if v != u]
-    return " && ".join(f"python -m ltkd {job} {' '.join(words)}" for job in ("student", "evaluate"))
+    return " && ".join(f"python -m ltkd {job} {' '.join(words)}" for job in jobs)
 
 
 def machine() -> dict[str, str | int]:

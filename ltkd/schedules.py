@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-CHOICES = {"optimizer": ("sgd", "muon"), "decay": ("cosine", "linear")}
+CHOICES = {"optimizer": ("sgd", "muon", "adamw"), "decay": ("cosine", "linear")}
 
 
 @dataclass(frozen=True)
@@ -16,15 +16,15 @@ class Schedule:
     name: str
     epochs: int
     batch_size: int = 128  # over all processes
-    optimizer: str = "sgd"  # or "muon", see optimizers.Muon; both with Nesterov momentum
+    optimizer: str = "sgd"  # or "muon", see optimizers.Muon; both with Nesterov momentum; "adamw"
     learning_rate: float = 0.1  # at its peak
+    backbone_rate: float = 1.0  # what is not the classifier learns at this share of the rate
     muon_rate: float = 0.05  # of the convolutions, with "muon"
     warmup: float = 0.025  # share of all steps
     decay: str = "cosine"  # or "linear"
     momentum: float = 0.9
     weight_decay: float = 5e-4
     augment: tuple[str, ...] = ("crop", "flip")  # see batches.AUGMENTATIONS
-    cutmix: float = 0.0  # share of the batches that are mixed
     ema: float = 0.0  # decay of the averaged weights; 0 keeps no average
     small: float = 0.0  # share of the epochs, the first, on images of three quarters of the side
     precision: str = "bf16"  # "bf16" where the device has it, else float32; "no": float32
@@ -47,7 +47,27 @@ SCHEDULES = {
     s.name: s
     for s in (
         Schedule("digits", 60, 64, warmup=0.3, augment=("crop",), precision="no"),
-        Schedule("fast", 18, optimizer="muon", warmup=0.1, decay="linear", small=0.6),
+        Schedule("fast", 20, optimizer="muon", warmup=0.1, decay="linear", small=0.6),
         Schedule("paper", 200, augment=("crop", "flip", "autoaugment", "cutout"), compile=True),
+        Schedule(
+            "photographs",
+            60,
+            optimizer="muon",
+            warmup=0.1,
+            decay="linear",
+            small=0.5,
+            augment=("resized_crop", "flip", "colour"),
+        ),
+        Schedule(
+            "finetune",
+            20,
+            64,
+            optimizer="adamw",
+            learning_rate=1e-3,
+            backbone_rate=0.1,
+            warmup=0.1,
+            weight_decay=0.05,
+            augment=("resized_crop", "flip", "colour"),
+        ),
     )
 }

@@ -7,40 +7,81 @@ from torch.nn import functional as F
 
 from . import processes
 from .bank import TeacherBank, bank_folder
-from .batches import Batch
 from .compiling import compiled
 from .datasets import LongTailedData
 from .evaluation import predict
 from .experiments import Experiment
 from .losses import ClassLoss
-from .networks import ResNet, image_logits
-from .objectives import DistillationLoss, mean_posterior, teacher_bias
+from .mixing import Batch, Mixing, crop_patches
+from .networks import PatchNetwork, image_logits
+from .objectives import (
+    RECIPES,
+    DistillationLoss,
+    Recipe,
+    mean_posterior,
+    recipe_named,
+    teacher_bias,
+)
 from .training import Objective, Step
 
 POSTERIOR_BYTES = 64 * 2**20  # of patch posteriors at a time
+WEIGHED_IMAGES = 500  # whose patches are weighed at a time
 
 
 def distillation_loss(
-    experiment: Experiment, data: LongTailedData, teacher: ResNet
+    experiment: Experiment, data: LongTailedData, teacher: PatchNetwork
 ) -> DistillationLoss:
     """The experiment's distillation, with what it needs to know of teacher and data."""
+    return _distillation(experiment, data, teacher, recipe_named(experiment.distillation))
+
+
+def mixing_for(
+    experiment: Experiment, data: LongTailedData, teacher: PatchNetwork | None
+) -> Mixing:
+    """How the images are mixed for a student of `teacher`; with no `teacher`, for a teacher.
+
+    The patches that are pasted by "tail_patches" are drawn by their informativeness.
+    """
+    counts = torch.from_numpy(data.counts)
+    if teacher is None:
+        return Mixing(experiment.teacher_mix, counts)
+    weights = None
+    if experiment.student_mix == "tail_patches":
+        loss = _distillation(experiment, data, teacher, RECIPES["patch_informativeness"])
+
+        def weights(images: Tensor) -> Tensor:
+            parts = images.split(WEIGHED_IMAGES)
+            with torch.inference_mode():
+                return torch.cat([loss.patch_weights(teacher(part).float()) for part in parts])
+
+    return Mixing(experiment.student_mix, counts, weights, grid=teacher.grid)
+
+
+def _distillation(
+    experiment: Experiment, data: LongTailedData, teacher: PatchNetwork, recipe: Recipe
+) -> DistillationLoss:
     device = next(teacher.parameters()).device
     counts, head = torch.from_numpy(data.counts), torch.from_numpy(data.head)
     bias = teacher_bias(experiment, counts)
-    labels = torch.from_numpy(data.train.labels)
+    mean = _mean_posterior(data, teacher, bias).to(device) if recipe.patch else None
+    return DistillationLoss(recipe, counts.to(device), head.to(device), bias.to(device), mean)
+
+
+def _mean_posterior(data: LongTailedData, teacher: PatchNetwork, bias: Tensor) -> Tensor:
+    """objectives.mean_posterior over the training images, (C,), without their patches at once."""
+    labels, counts = torch.from_numpy(data.train.labels), torch.from_numpy(data.counts)
     mean = torch.zeros(len(counts))
     rows = max(1, POSTERIOR_BYTES // (4 * teacher.grid**2 * len(counts)))
-    for some in torch.arange(len(labels)).split(rows):  # all at once would fill the memory
+    for some in torch.arange(len(labels)).split(rows):
         patches = torch.from_numpy(predict(teacher, data.train.images[some], patches=True))
         mean += mean_posterior(F.softmax(patches - bias, -1), labels[some], counts)
-    values = (value.to(device) for value in (counts, head, bias, mean))
-    return DistillationLoss(experiment.distillation, *values)
+    return mean
 
 
 def objective_for(
     experiment: Experiment,
     data: LongTailedData,
-    teacher: ResNet | None,
+    teacher: PatchNetwork | None,
     accelerator: Accelerator,
     batches: int,
 ) -> Objective:
@@ -50,6 +91,7 @@ def objective_for(
     """
     counts = torch.from_numpy(data.counts).to(accelerator.device)
     head = torch.from_numpy(data.head).to(accelerator.device)
+    distil = None
     if teacher is None:
         class_loss = ClassLoss(experiment.teacher_loss, counts)
     else:
@@ -63,8 +105,9 @@ def objective_for(
         terms = class_loss(
             image_logits(patches), batch.labels, batch.pasted_labels, batch.pasted_share, step.done
         )
-        if teacher is not None:
-            terms |= distil(patches, ask(batch.images, step).float(), batch.labels)
+        if distil and distil.active:
+            seen = crop_patches(ask(batch.whole, step).float(), batch.corner)
+            terms |= distil(patches, seen, batch.labels)
         return terms
 
     return objective
@@ -81,9 +124,10 @@ def _teacher_outputs(experiment, data, teacher, accelerator, batches):
 
     if not experiment.bank:
         return lambda images, step: forward(images)
-    fields = "batch_size", "augment", "cutmix", "small", "epochs"
+    fields = "batch_size", "augment", "small", "epochs"
     identity = {field: getattr(schedule, field) for field in fields}
     identity |= {"seed": experiment.seed, "data": data.name, "processes": processes.count()}
+    identity |= {"mix": experiment.student_mix}
     folder = bank_folder(experiment.built_file.parent, teacher, identity)
     bank = TeacherBank(forward, folder, experiment.bank, batches)
     return lambda images, step: bank(images, step.epoch, step.index)

@@ -45,6 +45,19 @@ class TrainingError(Exception):
     """Training cannot go on; the message says at which epoch, and what to do."""
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the error says that memory is used up: on a GPU, in torch on a CPU, or in NumPy.
+
+    >>> out_of_memory(RuntimeError("CUDA out of memory.")), out_of_memory(RuntimeError("shape"))
+    (True, False)
+    """
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and ("out of memory" in said or "defaultcpuallocator" in said)
+    )
+
+
 def accelerator_for(precision: str) -> Accelerator:
     """An Accelerator in bfloat16 where `precision` is "bf16" and the device computes in it.
 
@@ -129,7 +142,8 @@ class Trainer:
         The state is saved after every epoch and taken up again by a later call with the same
         arguments; interrupted or not, the weights come out the same. The caller removes the state
         once the result is safe. The network ends with the averaged weights where the schedule has
-        an `ema`. Raises TrainingError where the loss is no number, or another process has ended.
+        an `ema`. Raises TrainingError where a loss or a weight is no number, or another process
+        has ended.
         """
         with torch.random.fork_rng():  # the caller's random numbers stay as they were
             self._resume()
@@ -156,7 +170,7 @@ class Trainer:
         try:
             return self._epoch(epoch)
         except RuntimeError as error:  # what torch raises where the connection is lost
-            if processes.count() == 1:
+            if processes.count() == 1 or out_of_memory(error):
                 raise
             reason = str(error).partition("\n")[0].partition(". ")[0]
             raise TrainingError(
@@ -167,7 +181,7 @@ class Trainer:
     def _epoch(self, epoch: int) -> dict[str, float]:
         seed_epoch(self.seed, self.role, epoch % self.repeat)
         self.plain.train()
-        sums: dict[str, Tensor] = {}
+        losses: list[dict[str, Tensor]] = []  # per step; looked at once an epoch, for GPUs' sake
         scale = SMALL if epoch < round(self.schedule.small * self.schedule.epochs) else 1.0
         for index, batch in enumerate(self.batches.epoch(scale)):
             step = Step(epoch, index, (epoch * len(self.batches) + index) / self.steps)
@@ -178,16 +192,27 @@ class Trainer:
             self.optimizer.zero_grad()
             if self.averaged is not None:
                 self.averaged.update_parameters(self.plain)
-            for name, term in terms.items():
-                sums[name] = sums.get(name, 0) + term.detach()
-        values = processes.mean(torch.stack(list(sums.values()))).tolist()
-        means = {name: value / len(self.batches) for name, value in zip(sums, values, strict=True)}
-        if not all(map(math.isfinite, means.values())):
-            raise TrainingError(
-                f"The {self.role}'s loss is no longer a number in epoch {epoch + 1}: lower the "
-                f"learning rate ({self.schedule.learning_rate:g}). What was saved before is kept."
-            )
-        return means
+            losses.append({name: term.detach() for name, term in terms.items()})
+        values = processes.mean(torch.stack([torch.stack(list(row.values())) for row in losses]))
+        self._check(values, epoch)
+        return dict(zip(losses[0], values.mean(0).tolist(), strict=True))
+
+    def _check(self, losses: Tensor, epoch: int) -> None:
+        """Raise TrainingError where a loss, (steps, terms), or a weight is no number."""
+        wrong = (~losses.isfinite().all(1)).nonzero()
+        weights = [w for w in self.plain.state_dict().values() if w.is_floating_point()]
+        if len(wrong):
+            what, step = "loss", int(wrong[0]) + 1
+        elif not torch.stack([weight.isfinite().all() for weight in weights]).all():
+            what, step = "weights", len(losses)  # the last step's; the others' make a loss wrong
+        else:
+            return
+        kept = f"The state after epoch {epoch} is kept." if epoch else "Nothing was saved yet."
+        raise TrainingError(
+            f"The {self.role}'s {what} {'is' if what == 'loss' else 'are'} no longer a number at "
+            f"step {step} of {len(losses)} in epoch {epoch + 1}: lower the learning rate "
+            f"({self.schedule.learning_rate:g}). {kept}"
+        )
 
     def _parts(self) -> dict:
         parts = {"network": self.plain, "optimizer": self.optimizer, "scheduler": self.scheduler}

@@ -13,7 +13,8 @@ from ltkd.evaluation import evaluate_network
 from ltkd.experiments import Experiment
 
 CASES = {
-    "cutmix": {"schedule": {"cutmix": 1.0}},
+    "cutmix": {"teacher_mix": "cutmix", "student_mix": "tail_patches"},
+    "local crops": {"student_mix": "local_crops"},
     "small images, muon": {"schedule": {"small": 1.0, "optimizer": "muon"}},
     "decoupled, deferred": {"student_loss": "ldam_drw", "student_tail_loss": "class_balanced"},
     "batch sums": {"distillation": "ltkd"},

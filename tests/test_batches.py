@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms.v2 import functional as published
 
 from ltkd import batches as module
 from ltkd.batches import (
@@ -10,13 +11,15 @@ from ltkd.batches import (
     Batches,
     autoaugment,
     channel_statistics,
+    colour,
     crop,
-    cutmix,
     cutout,
     flip,
-    mix,
+    resized_crop,
 )
 from ltkd.datasets import Split
+from ltkd.mapped import MappedImages
+from ltkd.mixing import Mixing
 
 
 def numbered(number: int, side: int = 8) -> Split:
@@ -63,7 +66,7 @@ def test_nothing_is_changed_without_augmentation_or_in_the_data():
     before = split.images.copy()
     for batch in Batches(split, 8).epoch():
         assert torch.equal(batch.images, torch.from_numpy(before)[batch.labels])
-    for _ in Batches(split, 8, tuple(AUGMENTATIONS), cutmix=1).epoch():
+    for _ in Batches(split, 8, tuple(AUGMENTATIONS), Mixing("cutmix", share=1)).epoch():
         pass
     assert np.array_equal(split.images, before)
 
@@ -85,8 +88,9 @@ def test_the_seed_decides(name):
     def epoch(seed):
         torch.manual_seed(seed)
         split = Split(noise().numpy(), np.arange(16), np.arange(16))
-        augment, share = ((), 1.0) if name == "cutmix" else ((name,), 0.0)
-        return next(Batches(split, 16, augment, share).epoch())
+        mixing = Mixing("cutmix" if name == "cutmix" else "none", share=1)
+        augment = (name,) if name in AUGMENTATIONS else ()
+        return next(Batches(split, 16, augment, mixing).epoch())
 
     first, again, other = epoch(3), epoch(3), epoch(4)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
@@ -133,6 +137,63 @@ def test_flip_mirrors_half_of_the_images():
     assert 150 < mirrored.sum() < 250
 
 
+def test_resized_crop_shows_a_box_of_the_image():
+    """Of an image whose colours say the place, the colours say which box was cut."""
+    ramp = torch.linspace(0, 255, 128).expand(128, 128)
+    image = torch.stack([ramp, ramp.T, torch.zeros(128, 128)])
+    after = resized_crop(image.to(torch.uint8).repeat(600, 1, 1, 1)).float()
+    columns, rows = after[:, 0].mean(1), after[:, 1].mean(2)  # (N, 128): from left, from top
+    assert (columns.diff(dim=1) >= 0).all() and (rows.diff(dim=1) >= 0).all()
+    assert (after[:, 2] == 0).all()
+    width = (columns[:, -1] - columns[:, 0]) / 255
+    height = (rows[:, -1] - rows[:, 0]) / 255
+    area = width * height
+    assert 0.3 < area.min() < 0.42 and area.max() > 0.95
+    assert 0.6 < area.mean() < 0.72  # evenly drawn from 0.35 to 1, less what finds no room
+    ratio = width / height
+    assert 0.72 < ratio.min() < 0.8 and 1.25 < ratio.max() < 1.39
+    place = (columns[:, 0] / 255) / (1 - width).clamp(min=0.02)
+    assert place[width < 0.9].min() < 0.05 and place[width < 0.9].max() > 0.95
+
+
+def test_resized_crop_of_everything_is_the_image():
+    images = noise(5)
+    whole = torch.tensor([[[1.0, 0, 0], [0, 1, 0]]]).repeat(5, 1, 1)
+    assert torch.equal(module._sample(images, whole), images)
+
+
+def test_colour_is_torchvisions_with_the_same_factors(monkeypatch):
+    images = noise(7)
+    drawn = torch.rand(3, 7, 1, 1)
+    monkeypatch.setattr(module.torch, "rand", lambda *size: drawn)
+    after = colour(images, chunk=3)
+    bright, contrast, saturation = 1 + 0.4 * (2 * drawn.flatten(1) - 1)
+    for i, image in enumerate(images.float() / 255):
+        # torchvision cuts at black and white after every change, and here that is done once
+        expected = image * bright[i]
+        grey = published.rgb_to_grayscale(expected)
+        expected = saturation[i] * expected + (1 - saturation[i]) * grey
+        mean = published.rgb_to_grayscale(expected).mean()
+        expected = (contrast[i] * expected + (1 - contrast[i]) * mean).clamp(0, 1)
+        assert (after[i] - 255 * expected).abs().max() <= 1.01
+
+
+def test_mapped_images_give_the_same_batches(tmp_path):
+    images = noise(30, side=8).numpy()
+    images.tofile(tmp_path / "map.images")
+    rows = np.arange(30)[::-1]
+    mapped = MappedImages(tmp_path / "map.images", rows, 8)
+    epochs = []
+    for pixels in (images[rows].copy(), mapped):
+        torch.manual_seed(3)
+        split = Split(pixels, np.arange(30), rows)
+        batches = Batches(split, 8, ("resized_crop", "flip"), Mixing("cutmix"))
+        epochs.append(list(batches.epoch(scale=0.5)))
+    for first, second in zip(*epochs, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert channel_statistics(mapped) == channel_statistics(images)
+
+
 def test_cutout_greys_a_square_of_half_the_side():
     after = cutout(torch.zeros(500, 3, 32, 32, dtype=torch.uint8))
     grey = after == 128
@@ -142,46 +203,6 @@ def test_cutout_greys_a_square_of_half_the_side():
     assert torch.equal(rows * columns, grey[:, 0].sum((1, 2)))  # a rectangle
     assert (rows.max(), columns.max()) == (16, 16)  # whole where it lies inside
     assert rows.min() >= 7  # at least half is inside, as the centre is
-
-
-def test_cutmix_pixels_come_from_two_images_and_the_share_is_exact():
-    images, labels = numbered(64, 16).images, np.arange(64)
-    batch = cutmix(torch.from_numpy(images), torch.from_numpy(labels))
-    own = batch.labels[:, None, None, None]
-    pasted = batch.pasted_labels[:, None, None, None]
-    assert batch.labels.tolist() == labels.tolist()
-    assert sorted(batch.pasted_labels.tolist()) == labels.tolist()
-    assert ((batch.images == own) | (batch.images == pasted)).all()
-    share = (batch.images[:, 0] == pasted[:, 0]).float().mean((1, 2))
-    mixed = batch.labels != batch.pasted_labels
-    assert torch.equal(batch.pasted_share[mixed], share[mixed])
-
-
-def test_cutmix_pastes_from_the_same_place():
-    images = noise(32)
-    batch = cutmix(images, torch.arange(32))
-    from_other = batch.images == images[batch.pasted_labels]
-    assert ((batch.images == images) | from_other).all()
-
-
-def test_cutmix_covers_all_shares():
-    images = torch.zeros(4000, 3, 16, 16, dtype=torch.uint8)
-    share = cutmix(images, torch.arange(4000)).pasted_share
-    assert share.min() == 0
-    assert share.max() > 0.9
-    assert 0.3 < share.mean() < 0.5  # evenly drawn would be 0.5; what lies outside is lost
-
-
-def test_mix_happens_as_often_as_asked():
-    images, labels = noise(1200, 8), torch.arange(1200)
-    batch = mix(images, labels, 0.3, batch_size=4)
-    mixed = (batch.pasted_share > 0).view(300, 4).any(1)
-    assert 0.2 < mixed.float().mean() < 0.4
-    assert torch.equal(batch.images.view(300, 4, -1)[~mixed], images.view(300, 4, -1)[~mixed])
-    assert torch.equal(batch.pasted_labels // 4, labels // 4)  # from the same batch
-    plain = mix(images, labels, 0.0, batch_size=4)
-    assert plain.images is images
-    assert torch.equal(plain.pasted_labels, labels)
 
 
 def test_autoaugment_changes_images_and_leaves_none_out():
@@ -196,7 +217,7 @@ def test_autoaugment_changes_images_and_leaves_none_out():
 def test_processes_share_a_batch_out():
     def epoch(part):
         torch.manual_seed(7)
-        return list(Batches(numbered(50), 12, ("flip",), 0.5, part=part).epoch())
+        return list(Batches(numbered(50), 12, ("flip",), Mixing("cutmix"), part=part).epoch())
 
     whole, parts = epoch((0, 1)), [epoch((rank, 3)) for rank in range(3)]
     for index, batch in enumerate(whole):

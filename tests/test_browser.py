@@ -48,8 +48,11 @@ START, CLICK = 60, 20  # seconds to wait: for a server or a kernel, for anything
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> tuple[Path, dict[str, str]]:
+    return prepared(tmp_path_factory.mktemp("browser"))
+
+
+def prepared(folder: Path) -> tuple[Path, dict[str, str]]:
     """A copy of the notebooks, and an environment with models of two epochs and no settings."""
-    folder = tmp_path_factory.mktemp("browser")
     shutil.copytree(NOTEBOOKS, folder / "notebooks")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("LTKD_", "JUPYTER"))}
     own = {f"JUPYTER_{k}_DIR": str(folder / k.lower()) for k in ("CONFIG", "DATA", "RUNTIME")}

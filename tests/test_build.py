@@ -1,13 +1,16 @@
 """The built data set: its splits, its file, and what happens when something goes wrong."""
 
+import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ltkd import datasets
+from ltkd import datasets, selection
 from ltkd.datasets import SPLITS, build
 from ltkd.experiments import Experiment
+from ltkd.mapped import MappedImages
 from ltkd.sources import DataError
 
 
@@ -66,12 +69,33 @@ def test_a_built_file_is_loaded_again_as_it_was(small, monkeypatch):
     assert same(build(small), first)
 
 
-def test_a_built_file_is_plain_numpy(small):
+def test_a_built_file_is_plain_numpy(small, home):
     data = build(small)
     with np.load(small.built_file, allow_pickle=False) as archive:
-        assert np.array_equal(archive["train_images"], data.train.images)
         assert archive["class_names"].tolist() == data.class_names
         assert archive["identity"].shape == ()
+        stored = np.fromfile(home / "data/built" / str(archive["map"]), np.uint8)
+        images = stored.reshape(-1, 3, 8, 8)[archive["train_rows"]]
+    assert np.array_equal(images, data.train.images)
+
+
+def test_large_sets_stay_in_their_file(small, monkeypatch):
+    first = build(small)
+    monkeypatch.setattr(datasets, "IN_MEMORY", 1000)
+    for _ in range(2):  # the files are built already, and then not
+        data = build(small)
+        assert isinstance(data.train.images, MappedImages)
+        assert type(first.train.images) is np.ndarray
+        assert same(data, first)
+        small.built_file.unlink()
+
+
+def test_the_built_digits_are_in_one_file(home):
+    digits = Experiment.named("digits-lt")
+    data = build(digits)
+    assert leftovers(home) == [digits.built_file.name]
+    with np.load(digits.built_file, allow_pickle=False) as archive:
+        assert np.array_equal(archive["train_images"], data.train.images)
 
 
 def test_the_same_choice_gives_the_same_data(small):
@@ -141,8 +165,15 @@ def test_one_wrong_byte_is_noticed(small, capsys):
 def write_foreign(path, kind: str) -> None:
     if kind == "another npz":
         np.savez(path, x=np.arange(3))
-    elif kind == "a pickle":
-        np.savez(path, class_names=np.array([{"a": 1}], dtype=object))
+    elif kind == "code":
+        np.savez(path, class_names=np.array([Harmful(path.with_name("trace"))], dtype=object))
+    elif kind == "an enormous shape":
+        with zipfile.ZipFile(path, "w") as archive, archive.open("train_images.npy", "w") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": (2**44, 3, 32, 32)}
+            np.lib.format.write_array_header_1_0(file, header)
+    elif kind == "a climbing name":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("../../trace.npy", b"text")
     elif kind == "one array":
         with path.open("wb") as file:
             np.save(file, np.arange(3))
@@ -150,13 +181,27 @@ def write_foreign(path, kind: str) -> None:
         path.write_text("this is no data set")
 
 
-@pytest.mark.parametrize("kind", ["another npz", "a pickle", "one array", "text"])
-def test_a_foreign_file_is_replaced(small, kind, capsys):
+class Harmful:
+    """Unpickling this would create a file."""
+
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return (Path.touch, (self.trace,))
+
+
+@pytest.mark.parametrize(
+    "kind", ["another npz", "code", "an enormous shape", "one array", "text", "a climbing name"]
+)
+def test_a_foreign_file_is_replaced(small, kind, home, capsys):
     small.built_file.parent.mkdir(parents=True)
     write_foreign(small.built_file, kind)
     data = build(small)
     assert f"{small.built_file} is damaged" in capsys.readouterr().out
     assert same(build(small), data)
+    left = [file for file in home.rglob("*") if file.is_file()]
+    assert sorted(file.suffix for file in left) == [".images", ".json", ".npz"]  # nothing foreign
 
 
 def test_the_file_of_another_experiment_is_replaced(small, capsys):
@@ -180,9 +225,10 @@ def test_an_interrupted_build_leaves_nothing_behind(small, error, home, monkeypa
     monkeypatch.setattr(datasets, "_write_array", interrupted)
     with pytest.raises(error):
         build(small)
-    assert leftovers(home) == []
+    assert small.built_file.name not in leftovers(home)
     assert build(small).counts.sum() > 0  # and the next build goes through
-    assert leftovers(home) == [small.built_file.name]
+    assert sorted(leftovers(home)) == ["folder-pets-8px.images", "folder-pets-8px.json",
+                                       small.built_file.name]  # fmt: skip
 
 
 def test_a_full_disk_is_one_sentence(small, home, monkeypatch):
@@ -192,7 +238,7 @@ def test_a_full_disk_is_one_sentence(small, home, monkeypatch):
     monkeypatch.setattr(datasets, "_write_array", full)
     with pytest.raises(OSError, match=r"^Could not write .*No space left on device\. Check that"):
         build(small)
-    assert leftovers(home) == []
+    assert small.built_file.name not in leftovers(home)
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(small, tmp_path, monkeypatch):
@@ -200,12 +246,12 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(small, tmp_path, monkey
     monkeypatch.setenv("LTKD_HOME", str(tmp_path / "file"))
     with pytest.raises(OSError, match=r"^Could not write .*Check that the folder") as error:
         build(small)
-    assert str(small.built_file) in str(error.value)
+    assert str(tmp_path / "file" / "data" / "built") in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_a_missed_total_is_an_error(tmp_path, monkeypatch, small):
-    monkeypatch.setitem(datasets.PUBLISHED_TOTALS, ("folder", 4), 41)
+    monkeypatch.setitem(selection.PUBLISHED_TOTALS, ("folder", 4), 41)
     with pytest.raises(DataError, match="where the published one has 41") as error:
         build(small)
     assert "incomplete" in str(error.value)
@@ -217,8 +263,11 @@ def test_photographs_that_are_added_later_are_noticed(tmp_path, write_classes, c
     experiment = replace(Experiment.from_folder(folder), image_size=8)
     before = len(build(experiment).train.labels)
     write_classes(folder, {"dog": 20})
+    capsys.readouterr()
     assert len(build(experiment).train.labels) > before
-    assert "does not fit this experiment" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    changes = "12 images added, 0 removed, 8 changed"
+    assert said == f"{folder} has changed since it was built ({changes}): it is built again.\n"
 
 
 def test_a_built_folder_can_be_used_without_its_files(tmp_path, write_classes):
@@ -228,3 +277,16 @@ def test_a_built_folder_can_be_used_without_its_files(tmp_path, write_classes):
     first = build(experiment)
     folder.rename(tmp_path / "elsewhere")
     assert same(build(experiment), first)
+
+
+def test_the_split_seed_draws_the_test_images_and_the_cut(tmp_path, write_classes):
+    for part in ("train", "test"):
+        write_classes(tmp_path / "pets" / part, {"cat": 30, "dog": 30})
+    plain = Experiment.from_folder(tmp_path / "pets")
+    plain = replace(plain, image_size=8, profile="exponential", imbalance_factor=4)
+    first, second = build(plain), build(replace(plain, split_seed=1))
+    assert set(first.train.sources) != set(second.train.sources)  # official test images: the cut
+    write_classes(tmp_path / "more", {"cat": 30, "dog": 30})
+    plain = replace(Experiment.from_folder(tmp_path / "more"), image_size=8)
+    first, second = build(plain), build(replace(plain, split_seed=1))
+    assert set(first.test.sources) != set(second.test.sources)

@@ -1,6 +1,7 @@
 """Model files: what goes in comes out, and anything else is refused in one sentence."""
 
 import pickle
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -139,7 +140,58 @@ def test_weights_that_do_not_fit(saved):
     wide = ResNet(10, depth=8, width=8).state_dict()
     for weights in (few, wide, {}, [1.0], {"stem.weight": "text"}):
         change(saved[0], weights=weights)
-        assert "its weights do not fit its network" in refused(saved[0])
+        assert "its parts do not fit each other" in refused(saved[0])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"counts": [5]},
+        {"class_names": ["a"] * 11},
+        {"class_names": 10},
+        {"groups": {"head": [True] * 9}},
+        {"groups": [1]},
+        {"experiment": "digits-lt"},
+        {"metrics": [1]},
+    ],
+)
+def test_parts_that_do_not_fit_each_other(saved, changes):
+    change(saved[0], **changes)
+    assert "is damaged: its parts do not fit each other" in refused(saved[0])
+
+
+@pytest.mark.parametrize("version", [0, -1, "2", None, 1.5, [2]])
+def test_no_version(saved, version):
+    content = torch.load(saved[0], weights_only=True) | {"version": version}
+    torch.save(content, saved[0])
+    assert "is no model file of ltkd" in refused(saved[0])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"classes": 10**12}, {"width": 10**9}, {"width": 30_000}, {"depth": 6 * 10**9 + 2}],
+    ids=str,
+)
+def test_a_small_file_does_not_ask_for_much_memory(saved, settings):
+    content = torch.load(saved[0], weights_only=True)
+    change(saved[0], network=content["network"] | settings)
+    assert "its parts do not fit each other" in refused(saved[0])
+
+
+def test_numbers_of_another_kind(saved):
+    weights = {k: v.double() for k, v in saved[1].state_dict().items()}
+    change(saved[0], weights=weights)
+    assert "its parts do not fit each other" in refused(saved[0])
+
+
+def test_a_packed_file_is_not_unpacked(saved):
+    """ltkd packs nothing. A thousandfold packed one would fill the memory."""
+    with zipfile.ZipFile(saved[0]) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(saved[0], "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    assert "is damaged or is no model file" in refused(saved[0])
 
 
 @pytest.mark.parametrize(
@@ -147,7 +199,7 @@ def test_weights_that_do_not_fit(saved):
 )
 def test_a_network_that_cannot_be_made(saved, settings):
     change(saved[0], network=settings)
-    assert "its weights do not fit its network" in refused(saved[0])
+    assert "its parts do not fit each other" in refused(saved[0])
 
 
 def test_an_interrupted_save_keeps_the_old_file(saved, digits, quick, monkeypatch):

@@ -6,7 +6,8 @@ import pytest
 
 from ltkd.experiments import EXPERIMENTS, PROJECT, SCHEDULES, Experiment, Schedule, home
 
-NAMES = ["digits-lt", "cifar10-lt", "cifar100-lt", "stanford-cars-lt", "caltech256-lt"]
+NAMES = ["digits-lt", "cifar10-lt", "cifar100-lt", "stanford-cars-lt", "caltech256-lt",
+         "caltech257-lt"]  # fmt: skip
 
 
 def test_the_named_experiments():
@@ -35,9 +36,13 @@ def test_an_experiment_cannot_be_changed_in_place():
         ({"imbalance_factor": 2.5}, "cifar100-lt-if2.5"),
         ({"profile": "step", "split_seed": 1}, "cifar100-lt-step-split1"),
         ({"student_tail_loss": "focal", "depth": 20}, "cifar100-lt-depth20-tail_focal"),
-        ({"distillation": "kd", "teacher_loss": "ldam_drw"}, "cifar100-lt-teacher_ldam_drw-kd"),
+        ({"distillation": "dkd", "teacher_loss": "ldam_drw"}, "cifar100-lt-teacher_ldam_drw-dkd"),
         ({"schedule": SCHEDULES["paper"]}, "cifar100-lt-paper"),
-        ({"schedule": replace(SCHEDULES["fast"], cutmix=0.5)}, "cifar100-lt-cutmix0.5"),
+        ({"schedule": replace(SCHEDULES["fast"], ema=0.5)}, "cifar100-lt-ema0.5"),
+        (
+            {"teacher_mix": "cutmix", "student_mix": "tail_cutmix"},
+            "cifar100-lt-teacher_mix_cutmix-mix_tail_cutmix",
+        ),
     ],
 )
 def test_a_name_says_what_was_changed(changes, name):
@@ -48,13 +53,15 @@ def test_every_field_that_changes_the_result_changes_the_name():
     changes = {
         "profile": "step", "imbalance_factor": 7, "split_seed": 3, "validation": 5,
         "image_size": 64, "depth": 20, "width": 8, "teacher_width": 24, "teacher_loss": "focal",
-        "student_loss": "focal", "student_tail_loss": "focal", "distillation": "kd", "seed": 3,
-        "stem_stride": 2, "bank": 5,
+        "student_loss": "focal", "student_tail_loss": "focal", "distillation": "dkd", "seed": 3,
+        "stem_stride": 2, "bank": 5, "teacher_mix": "cutmix", "student_mix": "cutmix",
+        "merge_below": 4, "backbone": "resnet18",
     }  # fmt: skip
     plan = {
         "epochs": 7, "batch_size": 32, "learning_rate": 0.3, "warmup": 0.2, "momentum": 0.8,
-        "weight_decay": 1e-3, "augment": ("flip",), "cutmix": 0.5, "ema": 0.99, "precision": "no",
+        "weight_decay": 1e-3, "augment": ("flip",), "ema": 0.99, "precision": "no",
         "optimizer": "sgd", "muon_rate": 0.3, "small": 0.1, "compile": True, "decay": "cosine",
+        "backbone_rate": 0.1,
     }  # fmt: skip
     base = Experiment.named("cifar10-lt")
     assert all(getattr(base.schedule, field) != value for field, value in plan.items())
@@ -114,7 +121,10 @@ def test_a_schedule_is_chosen_by_name():
         ({"imbalance_factor": 0.5}, "at least 1, not 0.5"),
         ({"imbalance_factor": "nan"}, "at least 1, not nan"),
         ({"profile": "flat"}, "Unknown profile 'flat'; choose one of exponential, step, natural"),
-        ({"schedule": "slow"}, "Unknown schedule 'slow'; choose one of digits, fast, paper"),
+        (
+            {"schedule": "slow"},
+            "Unknown schedule 'slow'; choose one of digits, fast, paper, photographs, finetune",
+        ),
     ],
 )
 def test_a_wrong_choice_is_refused(options, message):
@@ -140,6 +150,12 @@ def test_a_folder_of_ones_own(tmp_path):
     assert chosen.name == "folder-my-birds-epochs1"
     assert Experiment.from_folder("~/x").folder.endswith("/x")
     assert "~" not in Experiment.from_folder("~/x").folder
+
+
+def test_notebooks_find_a_folder_of_the_project(monkeypatch):
+    monkeypatch.chdir(PROJECT / "notebooks")
+    assert Experiment.choose("folder:data").folder == str(PROJECT / "data")
+    assert Experiment.choose("folder:images").folder == "images"  # nearer
 
 
 def test_all_fields_as_plain_values():

@@ -43,3 +43,11 @@ def test_paths_are_shown_from_home_on(home, tmp_path):
 def test_no_bar_where_nobody_watches(capsys):
     assert list(progress(range(3), mininterval=0)) == [0, 1, 2]
     assert capsys.readouterr().err == ""
+
+
+def test_what_is_half_written_lies_beside_its_target(tmp_path):
+    """On one file system, so that it can be renamed; hidden, so that nobody takes it for whole."""
+    seen = []
+    write_atomically(tmp_path / "a.txt", lambda file: seen.extend(tmp_path.iterdir()))
+    assert [f.name.startswith(".a.txt.") and f.suffix == ".part" for f in seen] == [True]
+    assert [f.name for f in tmp_path.iterdir()] == ["a.txt"]

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from ltkd.datasets import PUBLISHED_TOTALS
 from ltkd.longtail import (
     class_groups,
     cut,
@@ -11,6 +10,7 @@ from ltkd.longtail import (
     long_tailed_counts,
     sample_per_class,
 )
+from ltkd.selection import PUBLISHED_TOTALS
 
 
 def published_counts(classes: int, largest: int, imbalance_factor: float) -> list[int]:

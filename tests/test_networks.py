@@ -154,3 +154,45 @@ def test_every_parameter_learns():
     network = ResNet(5, depth=8, width=8)
     network(images_of(4)).square().mean().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+
+
+def reference(state: dict, images: torch.Tensor) -> torch.Tensor:
+    """ResNet-8 as He et al. (2016) describe it, written out: patch logits of 32-pixel images."""
+
+    def convolution(x, name, stride=1):
+        return F.conv2d(x, state[f"{name}.weight"], stride=stride, padding=1)
+
+    def norm(x, name):
+        mean, var, weight, bias = (
+            state[f"{name}.{part}"].view(1, -1, 1, 1)
+            for part in ("running_mean", "running_var", "weight", "bias")
+        )
+        return (x - mean) / (var + 1e-5).sqrt() * weight + bias
+
+    x = (images - state["mean"]) / state["std"]
+    x = norm(convolution(x, "stem"), "norm").relu()
+    for block, stride in enumerate((1, 2, 2)):
+        name, shortcut = f"blocks.{block}", x
+        if stride == 2:  # option A: every second pixel, zeros for the new channels
+            shortcut = x[:, :, ::2, ::2]
+            half = torch.zeros_like(shortcut)[:, : x.shape[1] // 2]
+            shortcut = torch.cat([half, shortcut, half], 1)
+        y = norm(convolution(x, f"{name}.conv1", stride), f"{name}.norm1").relu()
+        x = (norm(convolution(y, f"{name}.conv2"), f"{name}.norm2") + shortcut).relu()
+    cells = x.unfold(2, 2, 2).unfold(3, 2, 2).mean((-1, -2))  # 8 × 8 → 4 × 4
+    features = cells.flatten(2).transpose(1, 2)
+    return features @ state["classifier.weight"].T + state["classifier.bias"]
+
+
+def test_the_network_is_that_of_the_paper():
+    torch.manual_seed(3)
+    network = ResNet(5, depth=8, width=8, mean=(0.3, 0.4, 0.5), std=(0.2, 0.3, 0.25))
+    for _ in range(3):
+        network(images_of(16))  # BatchNorm learns its statistics
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.normal_(module.bias)
+    with torch.no_grad():
+        found, wanted = network.eval()(images_of()), reference(network.state_dict(), images_of())
+    assert torch.allclose(found, wanted, atol=1e-4)

@@ -1,5 +1,6 @@
 """The real data sets, found under LTKD_DATA: pytest -m realdata"""
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -8,10 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ltkd.checkpoints import load_checkpoint
 from ltkd.datasets import LongTailedData, build
-from ltkd.experiments import Experiment
+from ltkd.evaluation import evaluate_network
+from ltkd.experiments import PROJECT, ROLES, Experiment
 from ltkd.longtail import cut, long_tailed_counts
+from ltkd.selection import save_split
 from ltkd.sources import load_sources
+from ltkd.splits import find_split
 
 pytestmark = pytest.mark.realdata
 
@@ -104,6 +109,23 @@ def test_cifar10_as_class_folders():
     check_splits(data)
 
 
+@pytest.mark.parametrize(
+    ("name", "folder"), [("cifar100-lt", "cifar-100-python"), ("cifar10-lt", "cifar10/train")]
+)
+def test_shipped_models_give_their_recorded_accuracy(name, folder):
+    experiment = experiment_on(name, folder)
+    shipped = PROJECT / "saved_model" / name
+    recorded = json.loads((shipped / "results.json").read_text())
+    data = build(experiment)
+    assert recorded["counts"] == data.counts.tolist()
+    for role in ROLES:
+        network, _ = load_checkpoint(shipped / f"{role}_model.pth")
+        found = evaluate_network(network, data.test, data.groups)
+        assert found["all"] == pytest.approx(recorded[role]["all"], abs=0.3)
+        for group, accuracy in recorded[role]["groups"].items():
+            assert found["groups"][group] == pytest.approx(accuracy, abs=1.0)
+
+
 def check_photographs(data: LongTailedData, side: int) -> None:
     """Photographs differ from each other and fill the range of a byte."""
     for split in (data.train, data.validation, data.test):
@@ -116,7 +138,15 @@ def check_photographs(data: LongTailedData, side: int) -> None:
     assert np.median(images.std((1, 2, 3))) > 30  # no plain squares
 
 
-@pytest.mark.filterwarnings("ignore:.*is left out")
+@pytest.mark.parametrize("factor", [10, 20, 50])
+def test_the_cars_split_that_ships_is_the_cut_of_these_files(factor, tmp_path, monkeypatch):
+    """Made again by its command, a split file is the one that ships, byte for byte."""
+    experiment = experiment_on("stanford-cars-lt", "stanford_cars", imbalance_factor=factor)
+    shipped = find_split(experiment).read_bytes()
+    monkeypatch.setenv("LTKD_HOME", str(tmp_path))
+    assert save_split(experiment).read_bytes() == shipped
+
+
 def test_stanford_cars():
     data = build(experiment_on("stanford-cars-lt", "stanford_cars"))
     assert len(data.class_names) == 196
@@ -127,9 +157,12 @@ def test_stanford_cars():
     check_photographs(data, 64)
 
 
-def test_caltech256():
+def test_caltech256(capsys):
     experiment = experiment_on("caltech256-lt", "caltech256/256_ObjectCategories")
     data = build(experiment)
+    folder = Path(os.environ["LTKD_DATA"]) / "caltech256/256_ObjectCategories"
+    complete = len(list(folder.glob("*/*.jpg"))) == 30_607
+    assert ("not the files of Caltech-256" in capsys.readouterr().out) != complete
     classes = len(data.class_names)
     assert np.bincount(data.test.labels).tolist() == [20] * classes
     assert not any("clutter" in name or name[:3].isdecimal() for name in data.class_names)

@@ -9,6 +9,7 @@ import torch
 
 from ltkd import runs
 from ltkd.__main__ import parser
+from ltkd.evaluation import evaluate_network
 from ltkd.experiments import Experiment
 from ltkd.gallery import save_predefined_images
 from ltkd.images import predefined_images, read_image
@@ -67,6 +68,8 @@ def test_only_a_biased_teacher_has_a_bias():
     counts = torch.tensor([3, 1])
     experiment = Experiment.named("digits-lt")
     assert teacher_bias(experiment, counts).exp().tolist() == [0.75, 0.25]
+    focal = replace(experiment, teacher_loss="focal")
+    assert teacher_bias(focal, counts).exp().tolist() == [0.75, 0.25]
     balanced = replace(experiment, teacher_loss="balanced_softmax")
     assert teacher_bias(balanced, counts).tolist() == [0, 0]
 
@@ -91,3 +94,21 @@ def test_an_unknown_loss_is_refused_before_training(field, digits, quick, monkey
     monkeypatch.setattr(Trainer, "fit", None)  # cannot be called
     with pytest.raises(ValueError, match=r"Unknown .* 'typo'; choose one of"):
         runs.train(replace(quick, **{field: "typo"}), digits, "student")
+
+
+def test_networks_have_their_own_width_and_the_statistics_of_the_training_images(digits, quick):
+    experiment = replace(quick, width=8, teacher_width=24)
+    mean, std = digits.train.images.mean((0, 2, 3)), digits.train.images.std((0, 2, 3))
+    for role, width in (("teacher", 24), ("student", 8)):
+        network = runs.new_network(experiment, digits, role)
+        assert network.settings["width"] == width
+        assert np.allclose(network.mean.flatten(), mean, rtol=1e-4)
+        assert np.allclose(network.std.flatten(), std, rtol=1e-4)
+    assert not np.allclose(mean, digits.test.images.mean((0, 2, 3)), rtol=1e-4)
+
+
+def test_metrics_are_those_of_the_splits_that_they_name(digits, quick):
+    network, content = runs.train(quick, digits, "teacher")
+    for split in ("test", "validation"):
+        wanted = evaluate_network(network, getattr(digits, split), digits.groups)
+        assert content["metrics"][split]["confusion"] == wanted["confusion"]

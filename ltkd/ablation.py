@@ -1,0 +1,156 @@
+"""What each part of the method brings: python -m ltkd ablation EXPERIMENT.
+
+One student per row and seed, all else alike; the rows are compared on the validation images. The
+table is written after every student, and a stopped run goes on where it was.
+"""
+
+import json
+import statistics
+from dataclasses import replace
+from fnmatch import fnmatch
+from itertools import product
+
+from .checkpoints import versions
+from .datasets import build
+from .experiments import Experiment
+from .files import progress, write_json
+from .mixing import MIXES
+from .objectives import RECIPES
+from .runs import command, machine, train
+
+GROUPS = ("many", "medium", "few")
+TEACHERS = {
+    "a cross-entropy teacher": {"teacher_loss": "cross_entropy"},
+    "a Balanced Softmax teacher": {"teacher_loss": "balanced_softmax"},
+    "a wider teacher": {"teacher_loss": "balanced_softmax", "teacher_width": 32},
+}
+MIXED = ("none", "kd", "uniform", "image_and_patch")  # the recipes that are tried with mixing
+ALONE = "teacher alone"
+# What a row is held against: the same student without the part in question.
+CONTROLS = {
+    "patch_informativeness": ("patch_decoupled",),
+    "patch_ambiguity": ("patch_decoupled",),
+    "patch_decoupled": ("patch_kd",),
+    "decoupled": ("calibrated_kd",),
+    "kd": ("none", ALONE),
+    "image_and_patch": ("uniform", "shuffled", "inverted", "decoupled", "kd", ALONE),
+}
+
+
+def rows(pattern: str = "*") -> dict[str, dict]:
+    """The rows of the table whose name fits the pattern: name → fields of the experiment.
+
+    The teachers; every recipe with every teacher; every way of mixing with four of the recipes.
+
+    >>> list(rows("kd, a wider teacher*cut*"))
+    ['kd, a wider teacher, cutmix', 'kd, a wider teacher, tail_cutmix']
+    """
+    table = {row_name(ALONE, teacher, "none"): fields for teacher, fields in TEACHERS.items()}
+    for (teacher, fields), recipe, mix in product(TEACHERS.items(), RECIPES, MIXES):
+        if mix != "none" and recipe not in MIXED:
+            continue
+        name = row_name(recipe, teacher, mix)
+        table.setdefault(name, fields | {"distillation": recipe, "student_mix": mix})
+    return {name: fields for name, fields in table.items() if fnmatch(name, pattern)}
+
+
+def row_name(recipe: str, teacher: str, mix: str) -> str:
+    """What differs in a row; without distillation the teacher makes no difference.
+
+    >>> row_name("kd", "a wider teacher", "none"), row_name("none", "a wider teacher", "cutmix")
+    ('kd, a wider teacher', 'none, cutmix')
+    """
+    words = [recipe, teacher if recipe != "none" else "", mix if mix != "none" else ""]
+    return ", ".join(word for word in words if word)
+
+
+def ablation(experiment: Experiment, seeds: int = 3, pattern: str = "*") -> list[dict]:
+    """Train the rows that fit `pattern`, for every seed, and return all rows measured so far.
+
+    A row is a student or, to compare with, a teacher alone.
+
+    They are kept in saved_model/<experiment>/ablation.json. Validation accuracy decides; test
+    accuracy, read once after the last epoch, stands beside it. Raises ValueError where no row fits.
+    """
+    wanted = rows(pattern)
+    if not wanted:
+        raise ValueError(
+            f"No row fits {pattern!r}; a row is named by recipe, teacher and mixing, as in "
+            f"'kd, a wider teacher, cutmix'; '*' stands for anything."
+        )
+    file = experiment.model_folder / "ablation.json"
+    done = json.loads(file.read_text())["rows"] if file.exists() else []
+    data, known = build(experiment), {(row["row"], row["seed"]) for row in done}
+    jobs = [job for job in product(range(seeds), wanted) if job[::-1] not in known]
+    for seed, name in progress(jobs, desc="ablation", unit=" students"):
+        student = replace(experiment, seed=seed, **wanted[name])
+        role = "teacher" if name.startswith(ALONE) else "student"
+        metrics = train(student, data, role)[1]["metrics"]
+        row = {"row": name, "seed": seed, "command": command(student, (role,))}
+        row |= {split: scores(metrics[split]) for split in ("validation", "test")}
+        done.append(row | {key: metrics[key] for key in ("seconds", "parameters")})
+        about = {"command": f"python -m ltkd ablation {experiment.base} --seeds {seeds}"}
+        about |= {"experiment": experiment.as_dict(), "machine": machine(), "versions": versions()}
+        write_json(file, about | {"rows": done})
+    print(table(done))
+    return done
+
+
+def scores(metrics: dict) -> dict[str, float | None]:
+    """Accuracy over all images and by group, and the calibration error."""
+    return (
+        {"all": metrics["all"]}
+        | {g: metrics["groups"][g] for g in GROUPS}
+        | {"calibration_error": metrics["calibration_error"]}
+    )
+
+
+def table(done: list[dict], split: str = "validation") -> str:
+    """Mean ± standard deviation over seeds, best row first, and what the row brings over controls.
+
+    The last column gives the mean difference to each control with the same seeds, teacher and
+    mixing, and its standard error.
+    """
+    values = _by_row(done, split)
+    lines = []
+    for name, own in sorted(values.items(), key=lambda item: -statistics.mean(item[1].values())):
+        gains = "; ".join(
+            f"{gain:+.1f} ± {error:.1f} over {control}"
+            for control, (gain, error) in gains_over_controls(values, name).items()
+        )
+        mean, sd = statistics.mean(own.values()), deviation(list(own.values()))
+        lines.append(f"{mean:5.1f} ± {sd:3.1f}  ({len(own)})  {name}   {gains}".rstrip())
+    return "\n".join(lines)
+
+
+def gains_over_controls(
+    values: dict[str, dict[int, float]], name: str
+) -> dict[str, tuple[float, float]]:
+    """The paired gain of a row over its controls: control → (mean, standard error), in points.
+
+    `values` are accuracies by row and seed. The standard error is NaN with a single seed.
+
+    >>> values = {"kd, a wider teacher": {0: 41.0, 1: 43.0}, "none": {0: 40.0, 1: 40.0}}
+    >>> gains_over_controls(values, "kd, a wider teacher")
+    {'none': (2.0, 1.0)}
+    """
+    recipe, teacher, mix = (*name.split(", "), "none", "none")[:3]
+    found = {}
+    for control in CONTROLS.get(recipe, ()):
+        theirs = values.get(row_name(control, teacher, mix), {})
+        pairs = [own - theirs[seed] for seed, own in values[name].items() if seed in theirs]
+        if pairs:
+            found[control] = statistics.mean(pairs), deviation(pairs) / len(pairs) ** 0.5
+    return found
+
+
+def deviation(values: list[float]) -> float:
+    """The standard deviation of a sample; NaN of a single value."""
+    return statistics.stdev(values) if len(values) > 1 else float("nan")
+
+
+def _by_row(done: list[dict], split: str) -> dict[str, dict[int, float]]:
+    values: dict[str, dict[int, float]] = {}
+    for row in done:
+        values.setdefault(row["row"], {})[row["seed"]] = row[split]["all"]
+    return values

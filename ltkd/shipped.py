@@ -1,0 +1,154 @@
+"""Results that come with the project: read, tabulated and drawn; no data set and no training.
+
+`saved_model/<experiment>/results.json` is written by `python -m ltkd evaluate`, and
+`saved_model/<experiment>/ablation.json` by `python -m ltkd ablation`.
+"""
+
+import json
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from . import plots
+from .evaluation import table
+from .experiments import PROJECT, home
+
+GROUPS = ("all", "many", "medium", "few")
+ABLATED = "cifar100-lt"  # the experiment whose ablation is shipped
+NAMES = {"teacher": "Teacher", "student": "Student"}
+
+
+def read(name: str) -> dict | None:
+    """A JSON file below saved_model/, of LTKD_HOME or of the project; None where there is none."""
+    for folder in (home(), PROJECT):
+        path = folder / "saved_model" / name
+        if path.is_file():
+            return json.loads(path.read_text("utf-8"))
+    return None
+
+
+def results(experiment_name: str) -> dict | None:
+    """results.json of a shipped experiment, None where it is not shipped."""
+    return read(f"{experiment_name}/results.json")
+
+
+def scores(summary: dict) -> dict[str, dict]:
+    """The scores of both models under the names that the figures know."""
+    return {name: summary[role] for role, name in NAMES.items() if role in summary}
+
+
+def report(experiment_name: str) -> str:
+    """Accuracies by group, the paired test, and where they come from; or that there are none.
+
+    >>> report("no-such-experiment")
+    'no-such-experiment: not shipped'
+    """
+    summary = results(experiment_name)
+    if summary is None:
+        return f"{experiment_name}: not shipped"
+    found, pair, machine = scores(summary), summary["comparison"], summary["machine"]
+    lines = [f"{experiment_name}: test accuracy, %, of {summary['test_images']:,} images", ""]
+    lines += [table(found), "", *_over_seeds(summary.get("seeds", []))]
+    lines += [
+        f"{name}: {score['parameters']:,} parameters, {score['seconds']:,.0f} s of training, "
+        f"calibration error {score['calibration_error']:.3f}"
+        for name, score in found.items()
+    ]
+    return "\n".join(
+        [
+            *lines,
+            f"The student mends {len(pair['mended']):,} images and breaks {len(pair['broken']):,}: "
+            f"p = {pair['p_value']:.1e}",
+            *summary["command"].split(" && "),
+            f"{machine['device']}, {machine['cores']} cores; torch {summary['versions']['torch']}",
+        ]
+    )
+
+
+def _over_seeds(runs: list[dict]) -> list[str]:
+    """Mean ± standard deviation over the seeds of results.json, as lines; none for one seed."""
+    if len(runs) < 2:
+        return []
+    rows = {}
+    for role, name in NAMES.items():
+        every = [run[role] for run in runs]
+        rows[name] = {
+            g: np.array([_number(s["all"] if g == "all" else s["groups"][g]) for s in every])
+            for g in GROUPS
+        }
+    seeds = ", ".join(str(run["seed"]) for run in runs)
+    return [f"Mean ± standard deviation of seeds {seeds}:", *_table(rows), ""]
+
+
+def by_class(experiment_name: str) -> Figure | None:
+    """Per-class accuracy against training images, None where the experiment is not shipped."""
+    summary = results(experiment_name)
+    if summary is None:
+        return None
+    return plots.accuracy_by_class(scores(summary), np.array(summary["counts"]))
+
+
+def reliability(experiment_name: str) -> Figure | None:
+    """The reliability diagram, None where it is not shipped."""
+    summary = results(experiment_name) or {}
+    found = scores(summary).items()
+    curves = {name: score["reliability"] for name, score in found if "reliability" in score}
+    return plots.reliability(curves) if curves else None
+
+
+def ablation() -> dict[str, dict[str, np.ndarray]] | None:
+    """The ablation as row → group → validation accuracies over seeds, best first.
+
+    None if it is not shipped.
+    """
+    content = read(f"{ABLATED}/ablation.json") or read("ablation.json")
+    if content is None:
+        return None
+    found: dict[str, list[dict]] = {}
+    for run in content["rows"]:
+        found.setdefault(run["row"], []).append(run["validation"])
+    rows = {
+        name: {g: np.array([_number(run.get(g)) for run in runs]) for g in GROUPS}
+        for name, runs in found.items()
+    }
+    return dict(sorted(rows.items(), key=lambda row: -row[1]["all"].mean()))
+
+
+def ablation_report() -> str:
+    """Mean ± standard deviation over seeds of every row, or that there is no ablation."""
+    rows = ablation()
+    if rows is None:
+        return "ablation: not shipped"
+    seeds = {len(values["all"]) for values in rows.values()}
+    last = f"Validation accuracy, %; {_range(seeds)} seeds a row, last epoch."
+    return "\n".join([*_table(rows), last])
+
+
+def ablation_figure() -> Figure | None:
+    """The ablation as points with error bars, None where it is not shipped."""
+    rows = ablation()
+    return None if rows is None else plots.ablation(rows)
+
+
+def _table(rows: dict[str, dict[str, np.ndarray]]) -> list[str]:
+    width = max(map(len, rows))
+    lines = [" " * width + "".join(f"{group:>13}" for group in GROUPS)]
+    for name, values in rows.items():
+        lines.append(name.ljust(width) + "".join(f"{_mean(values[g]):>13}" for g in GROUPS))
+    return lines
+
+
+def _number(value: float | None) -> float:
+    return np.nan if value is None else value
+
+
+def _mean(values: np.ndarray) -> str:
+    if np.isnan(values).any():
+        return "–"
+    deviation = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
+    return f"{values.mean():.1f}{deviation}"
+
+
+def _range(numbers: set[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return str(low) if low == high else f"{low} to {high}"

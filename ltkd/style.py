@@ -1,0 +1,75 @@
+"""One style for every figure. Groups and models differ by more than colour, so grey print works."""
+
+from collections.abc import Callable
+from functools import wraps
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib import patheffects
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
+PALETTE = sns.color_palette("colorblind")
+GROUPS = ("many", "medium", "few")
+COLOURS = dict(zip(GROUPS, PALETTE[:3], strict=True))
+HATCH = ("", "//", "..", "xx")
+HATCHES = dict(zip(GROUPS, HATCH, strict=False))
+# Colours themselves, not names like "C3": those are looked up when the figure is saved.
+ROLE_STYLES = {"Teacher": (PALETTE[0], "o", "--"), "Student": (PALETTE[3], "s", "-")}
+OTHER_STYLE = (PALETTE[7], "^", ":")
+
+
+def figure(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Draw in the project's style; close the figure, so that a notebook shows it once."""
+
+    @wraps(draw)
+    def styled(*args, **options) -> Figure:
+        style = sns.axes_style("ticks", {"axes.spines.top": False, "axes.spines.right": False})
+        palette = {"axes.prop_cycle": plt.cycler(color=PALETTE)}
+        context = sns.plotting_context("notebook", font_scale=0.9)
+        with plt.rc_context({**style, **palette, **context, "figure.dpi": 100}):
+            result = draw(*args, **options)
+            result.set_layout_engine("constrained")
+            plt.close(result)
+        return result
+
+    return styled
+
+
+def plain_numbers(ax) -> None:
+    """A logarithmic x axis with 1, 2, 5, 10 … in place of powers of ten."""
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.xaxis.set_minor_locator(NullLocator())
+
+
+def show_image(ax, image: np.ndarray, title: str = "") -> None:
+    """One image, uint8 (3, H, W), without axes."""
+    ax.imshow(image.transpose(1, 2, 0))
+    ax.axis("off")
+    ax.set_title(title, fontsize=8)
+
+
+def show_grid(ax, side: int, parts: int) -> None:
+    """White lines between the parts × parts patches of an image of `side` pixels."""
+    for place in np.arange(1, parts) * side / parts - 0.5:
+        ax.axhline(place, color="white", linewidth=0.8)
+        ax.axvline(place, color="white", linewidth=0.8)
+
+
+def show_weights(ax, image: np.ndarray, weights: np.ndarray, top: float):
+    """An image (3, H, W) under its patch weights (G, G), as colours and as numbers."""
+    side, cell = image.shape[-1], image.shape[-1] / len(weights)
+    show_image(ax, image)
+    show_grid(ax, side, len(weights))
+    shown = ax.imshow(
+        weights, extent=(-0.5, side - 0.5, side - 0.5, -0.5), cmap="cividis",
+        vmin=0, vmax=top, alpha=0.75,
+    )  # fmt: skip
+    outline = [patheffects.withStroke(linewidth=1.5, foreground="black")]
+    for (row, column), value in np.ndenumerate(weights):
+        place = (column + 0.5) * cell - 0.5, (row + 0.5) * cell - 0.5
+        ax.text(*place, f"{value:.1f}", ha="center", va="center", fontsize=7, color="white",
+                path_effects=outline)  # fmt: skip
+    return shown

@@ -1,0 +1,59 @@
+"""Training in memory, for exercises and ideas of your own: nothing is saved or loaded."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from .batches import Batch
+from .datasets import LongTailedData
+from .experiments import Experiment
+from .runs import trainer_for
+from .training import Objective, Step
+
+# (batch, patch logits (B, P, C)) → named loss terms, to be added
+Extra = Callable[[Batch, Tensor], dict[str, Tensor]]
+
+
+def trial(
+    experiment: Experiment,
+    data: LongTailedData,
+    teacher: nn.Module | None = None,
+    network: nn.Module | None = None,
+    extra: Extra | None = None,
+) -> nn.Module:
+    """Train by the experiment's schedule and losses; return the network in evaluation mode.
+
+    Parameters
+    ----------
+    teacher : whose student is trained; None trains a teacher
+    network : yours, in place of a fresh ResNet. It takes images uint8 (B, 3, H, W) and gives patch
+        logits (B, P, C); one that sees no patches gives P = 1. A student needs the P of its
+        teacher only where the recipe distils patches
+    extra : your own loss terms, of a batch and the network's patch logits (B, P, C)
+
+    Raises ValueError for an unknown loss or recipe and for a term whose name is taken,
+    TrainingError where the loss is no number.
+
+    >>> term = lambda batch, patches: {"small logits": 0.01 * patches.square().mean()}
+    >>> network = trial(experiment, data, teacher, extra=term)  # doctest: +SKIP
+    """
+    role = "student" if teacher is not None else "teacher"
+    trainer = trainer_for(experiment, data, role, teacher, network)
+    if extra is not None:
+        trainer.objective = _with_terms(trainer.objective, extra)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer.state_file = Path(folder) / "state.pth"
+        trainer.fit()
+    return trainer.plain.eval()
+
+
+def _with_terms(usual: Objective, extra: Extra) -> Objective:
+    def objective(batch: Batch, patches: Tensor, step: Step) -> dict[str, Tensor]:
+        terms, own = usual(batch, patches, step), extra(batch, patches.float())
+        if taken := terms.keys() & own.keys():
+            raise ValueError(f"The loss has a term {', '.join(taken)} already: name yours anew.")
+        return terms | own
+
+    return objective

@@ -1,0 +1,148 @@
+"""Do the tests notice faults? Plants those of mutants.py one at a time and runs the tests.
+
+python tests/mutations.py [FIRST:LAST:STEP]   plants them, or those of these numbers
+python tests/mutations.py --table             prints the record
+
+Run by hand, for an hour or so. Every fault is planted in a copy of the project, never here. The
+tests of the faulty module come first, then all others, then the notebooks: the first failure ends
+it. The record is tests/mutations.json.
+"""
+
+import importlib
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from mutants import MUTANTS
+
+torch.set_num_threads(1)  # threads do not survive a fork
+ROOT = Path(__file__).resolve().parent.parent
+RECORD = Path(__file__).with_suffix(".json")
+ALL = [(module, *fault) for module, faults in MUTANTS.items() for fault in faults]
+FURTHER = {  # where a module's own tests are, besides tests/test_<module>.py
+    "datasets": ["test_build"],
+    "selection": ["test_build", "test_splits", "test_folders"],
+    "class_folders": ["test_sources", "test_folders"],
+    "distillation": ["test_patch_weights"],
+    "supervision": ["test_objectives", "test_commands"],
+    "runs": ["test_commands", "test_faults"],
+    "files": ["test_faults"],
+    "answers": ["test_panel"],
+    "overlays": ["test_classifier", "test_panel"],
+}
+LATE = ("test_browser.py", "test_realdata.py")  # the first slow, the second on data of one's own
+MINUTES = 15  # a stage that takes longer has met a fault, too
+
+
+def preload() -> None:
+    """Import what ltkd and the tests import, and forget ltkd: the forks start in no time."""
+    sys.path.insert(0, str(ROOT))
+    for file in (ROOT / "ltkd").glob("[a-z]*.py"):
+        importlib.import_module(f"ltkd.{file.stem}")
+    for name in ("hypothesis", "nbval.plugin", "torchvision.datasets", "sklearn.datasets"):
+        importlib.import_module(name)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "ltkd"]:
+        del sys.modules[name]
+    sys.path.remove(str(ROOT))
+
+
+def copy_of_project(folder: Path) -> Path:
+    ignored = shutil.ignore_patterns(".git", ".venv", ".*_cache", "built", "*.egg-*")
+    return shutil.copytree(ROOT, folder / "ltkd", ignore=ignored)
+
+
+def stages(module: str, copy: Path) -> dict[str, list[str]]:
+    """Name of each stage → arguments of pytest."""
+    plain = ["-o", "addopts=", "-m", "not realdata"]
+    own = [f"tests/test_{m}.py" for m in [module, *FURTHER.get(module, [])]]
+    own = [f for f in own if (copy / f).exists()]
+    others = [f"tests/{f.name}" for f in sorted((copy / "tests").glob("test_*.py"))]
+    others = [f for f in others if f not in own and not f.endswith(LATE)]
+    return {
+        "its own tests": [*plain, "--doctest-modules", f"ltkd/{module}.py", *own],
+        "other tests": [*plain, "--doctest-modules", "ltkd", *others],
+        "notebooks": ["notebooks"],
+        "browser": [*plain, "tests/test_browser.py"],
+    }
+
+
+def run(arguments: list[str], copy: Path) -> tuple[int, str]:
+    """pytest in a fork of this process, which has imported the large libraries already."""
+    log = copy.parent / "log"
+    child = os.fork()
+    if not child:
+        with log.open("wb") as out:
+            os.dup2(out.fileno(), 1)
+            os.dup2(out.fileno(), 2)
+        os.setsid()
+        os.chdir(copy)
+        os.environ["PYTHONPATH"] = str(copy)
+        sys.path.insert(0, str(copy))
+        os._exit(pytest.main(["-x", "-q", "--no-header", "--tb=no", *arguments]))
+    end = time.monotonic() + 60 * MINUTES
+    while (done := os.waitpid(child, os.WNOHANG))[0] == 0:
+        if time.monotonic() > end:
+            os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return 1, "FAILED by taking too long"
+        time.sleep(0.05)
+    return os.waitstatus_to_exitcode(done[1]), log.read_text(errors="replace")
+
+
+def caught(module: str, copy: Path) -> str | None:
+    """The stage that notices the fault, and the test."""
+    for stage, arguments in stages(module, copy).items():
+        code, said = run(["-p", "no:cacheprovider", *arguments], copy)
+        failed = re.findall(r"^(?:FAILED|ERROR) (.*?)(?: - .*)?$", said, re.MULTILINE)
+        if code and not failed:  # pytest itself did not work: that notices nothing
+            raise SystemExit(f"{stage} of {module} ended with {code}:\n{said}")
+        if code:
+            return f"{stage}: {failed[0]}"
+    return None
+
+
+def main(first: int = 0, last: int = len(ALL), step: int = 1) -> None:
+    preload()
+    with tempfile.TemporaryDirectory(prefix="ltkd-mutant-") as folder:
+        code, said = run(
+            ["--collect-only", "-o", "addopts=", "tests"], copy_of_project(Path(folder))
+        )
+        if code:
+            raise SystemExit(f"The tests cannot be collected as they are:\n{said}")
+    for number, (module, what, sound, faulty) in list(enumerate(ALL))[first:last:step]:
+        with tempfile.TemporaryDirectory(prefix="ltkd-mutant-") as folder:
+            copy = copy_of_project(Path(folder))
+            file = copy / "ltkd" / f"{module}.py"
+            text = file.read_text()
+            if text.count(sound) != 1:
+                raise SystemExit(f"{number}: {sound!r} is {text.count(sound)} times in {file.name}")
+            file.write_text(text.replace(sound, faulty))
+            noticed = caught(module, copy)
+        record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+        record[f"{module}: {what}"] = noticed
+        RECORD.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+        print(f"{number:3} {module}: {what} → {noticed or 'NOT NOTICED'}", flush=True)
+
+
+def table() -> None:
+    record = json.loads(RECORD.read_text())
+    survivors = [name for name, noticed in record.items() if noticed is None]
+    share = 100 * (1 - len(survivors) / len(record))
+    print(f"{len(record)} faults, {len(record) - len(survivors)} noticed ({share:.1f} %)")
+    for name, noticed in record.items():
+        print(f"| {name} | {noticed or '**not noticed**'} |")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--table"]:
+        table()
+    else:
+        main(*(int(n) for n in "".join(sys.argv[1:]).split(":") if n))

@@ -1,0 +1,111 @@
+"""The ablation: its rows, its resumption, and the arithmetic of its table."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+
+from ltkd import ablation as module
+from ltkd.ablation import ablation, gains_over_controls, row_name, rows, table
+from ltkd.experiments import Experiment
+from ltkd.mixing import MIXES
+from ltkd.objectives import RECIPES
+from ltkd.runs import train
+
+
+def measured(row: str, seed: int, accuracy: float) -> dict:
+    return {"row": row, "seed": seed, "validation": {"all": accuracy}}
+
+
+def test_every_recipe_stands_with_every_teacher_and_four_with_every_mixing():
+    names = rows()
+    teachers = list(module.TEACHERS)
+    for recipe in set(RECIPES) - {"none"}:
+        assert {row_name(recipe, teacher, "none") for teacher in teachers} <= set(names)
+    for mix in MIXES:
+        assert {row_name(recipe, teachers[0], mix) for recipe in module.MIXED} <= set(names)
+    assert sum(name.startswith("none") for name in names) == len(MIXES)  # no teacher in them
+    students = {name: fields for name, fields in names.items() if not name.startswith(module.ALONE)}
+    assert len(names) == len(students) + len(teachers)
+    base = Experiment.named("cifar100-lt")
+    assert len({replace(base, **fields).name for fields in students.values()}) == len(students)
+
+
+def test_every_control_is_a_row():
+    recipes = {name.split(", ")[0] for name in rows()}
+    assert set(module.CONTROLS) <= recipes
+    assert {control for controls in module.CONTROLS.values() for control in controls} <= recipes
+
+
+def test_gains_are_paired_by_seed():
+    values = {
+        "kd, a wider teacher, cutmix": {0: 50.0, 1: 52.0, 2: 57.0, 3: 90.0},
+        "none, cutmix": {0: 49.0, 1: 50.0, 2: 54.0},
+        "none": {0: 0.0, 1: 0.0, 2: 0.0},
+    }
+    gain, error = gains_over_controls(values, "kd, a wider teacher, cutmix")["none"]
+    assert gain == pytest.approx(2.0)  # 1, 2 and 3
+    assert error == pytest.approx(1 / math.sqrt(3))
+    assert gains_over_controls(values, "none") == {}
+
+
+def test_one_seed_has_no_standard_error():
+    gain, error = gains_over_controls({"kd, x": {0: 3.0}, "none": {0: 1.0}}, "kd, x")["none"]
+    assert (gain, math.isnan(error)) == (2.0, True)
+
+
+def test_the_table_has_the_best_row_first():
+    done = [measured("none", 0, 40.0), measured("none", 1, 42.0), measured("kd, x", 0, 43.0)]
+    first, second = table(done).splitlines()
+    assert first.split() == [
+        "43.0",
+        "±",
+        "nan",
+        "(1)",
+        "kd,",
+        "x",
+        "+3.0",
+        "±",
+        "nan",
+        "over",
+        "none",
+    ]
+    assert second.split() == ["41.0", "±", "1.4", "(2)", "none"]
+
+
+def test_it_trains_what_is_missing_and_keeps_the_rest(digits, quick, home, monkeypatch, capsys):
+    trained, train = [], module.train
+    monkeypatch.setattr(module, "build", lambda experiment: digits)
+    monkeypatch.setattr(module, "train", lambda e, d, r: trained.append(e) or train(e, d, r))
+    pattern = "none*t*"  # none, cutmix · none, tail_cutmix · none, tail_patches
+    first = ablation(quick, seeds=1, pattern=pattern)
+    assert [e.student_mix for e in trained] == ["cutmix", "tail_cutmix", "tail_patches"]
+    file = quick.model_folder / "ablation.json"
+    content = json.loads(file.read_text())
+    assert content["rows"] == first
+    assert set(first[0]["validation"]) == {"all", "many", "medium", "few", "calibration_error"}
+    content["rows"].pop(1)
+    file.write_text(json.dumps(content))
+    trained.clear()
+    again = ablation(quick, seeds=1, pattern=pattern)
+    assert [e.student_mix for e in trained] == ["tail_cutmix"]
+    assert {row["row"] for row in again} == {row["row"] for row in first}
+    assert "none, cutmix" in capsys.readouterr().out
+
+
+def test_a_teacher_alone_is_a_row(digits, quick, home, monkeypatch):
+    monkeypatch.setattr(module, "build", lambda experiment: digits)
+    (row,) = ablation(quick, seeds=1, pattern="teacher alone, a Balanced*")
+    assert (
+        row["command"]
+        == "python -m ltkd teacher digits-lt --epochs 1 --teacher-loss balanced_softmax"
+    )
+    _, content = train(replace(quick, teacher_loss="balanced_softmax"), digits, "teacher")
+    assert row["test"]["all"] == content["metrics"]["test"]["all"]
+    assert not list(home.rglob("student_model.pth"))
+
+
+def test_a_pattern_that_fits_no_row_is_refused(quick):
+    with pytest.raises(ValueError, match="No row fits 'kdd'; a row is named by recipe, teacher"):
+        ablation(quick, pattern="kdd")

@@ -1,0 +1,76 @@
+"""The same seed, the same weights bit for bit: in a notebook, on the command line, after a kill."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+
+from ltkd.notebooks import execute
+
+NAME = "digits-lt-epochs3"
+CELL = """
+from ltkd.datasets import build
+from ltkd.experiments import Experiment
+from ltkd.runs import train
+experiment = Experiment.choose("digits-lt", epochs=3)
+train(experiment, build(experiment), "student")
+"""
+
+
+def in_a_notebook(home: Path) -> None:
+    cells = [nbformat.v4.new_code_cell("2 + 2"), nbformat.v4.new_code_cell(CELL)]
+    file = home / "notebook.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), file)
+    execute(file, file)
+    file.unlink()
+
+
+def command(home: Path) -> subprocess.Popen:
+    words = [sys.executable, "-m", "ltkd", "student", "digits-lt", "--epochs", "3"]
+    return subprocess.Popen(words, env=os.environ | {"LTKD_HOME": str(home)})
+
+
+def on_the_command_line(home: Path) -> None:
+    assert command(home).wait(120) == 0
+
+
+def killed_and_resumed(home: Path) -> None:
+    state = home / "saved_model" / NAME / "student_training.pth"
+    with command(home) as process:
+        while process.poll() is None and not state.exists():
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    on_the_command_line(home)
+
+
+def weights(home: Path) -> dict[str, torch.Tensor]:
+    found = {}
+    for role in ("teacher", "student"):
+        content = torch.load(home / "saved_model" / NAME / f"{role}_model.pth", weights_only=True)
+        found |= {f"{role} {name}": value for name, value in content["weights"].items()}
+    return found
+
+
+@pytest.mark.parametrize("way", [on_the_command_line, killed_and_resumed])
+def test_the_same_weights_as_in_a_notebook(way, tmp_path, in_notebook):
+    way(tmp_path)
+    found = weights(tmp_path)
+    assert list(found) == list(in_notebook)
+    assert all(torch.equal(found[name], value) for name, value in in_notebook.items())
+    files = {file.name for file in tmp_path.rglob("*") if file.is_file()}
+    assert files == {"digits-lt.npz", "teacher_model.pth", "student_model.pth"}
+
+
+@pytest.fixture(scope="module")
+def in_notebook(tmp_path_factory) -> dict[str, torch.Tensor]:
+    home = tmp_path_factory.mktemp("notebook")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LTKD_HOME", str(home))
+        in_a_notebook(home)
+    return weights(home)

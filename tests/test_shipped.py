@@ -1,0 +1,75 @@
+"""The shipped results and models: present, readable, and right in their arithmetic."""
+
+import json
+import subprocess
+
+import numpy as np
+import pytest
+
+from ltkd.checkpoints import load_checkpoint
+from ltkd.experiments import PROJECT, ROLES, Experiment
+from ltkd.runs import command
+
+SHIPPED = sorted(PROJECT.glob("saved_model/cifar*-lt/results.json"))
+MEBIBYTES = 16
+
+
+def shipped(function):
+    return pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.parent.name)(function)
+
+
+def test_both_cifar_experiments_are_shipped():
+    assert [file.parent.name for file in SHIPPED] == ["cifar10-lt", "cifar100-lt"]
+
+
+@shipped
+def test_models_are_those_of_the_results(file):
+    results = json.loads(file.read_text())
+    experiment = Experiment.from_dict(results["experiment"])
+    assert results["command"] == command(experiment)
+    for role in ROLES:
+        path = file.with_name(f"{role}_model.pth")
+        assert path.stat().st_size < MEBIBYTES * 2**20
+        network, content = load_checkpoint(path)
+        assert content["counts"] == results["counts"]
+        assert content["metrics"]["test"]["all"] == pytest.approx(results[role]["all"], abs=0.05)
+        parameters = sum(p.numel() for p in network.parameters())
+        assert parameters == results[role]["parameters"]
+
+
+@shipped
+def test_accuracies_follow_from_the_confusion(file):
+    results = json.loads(file.read_text())
+    counts = np.array(results["counts"])
+    groups = {"many": counts > 100, "medium": (counts >= 20) & (counts <= 100), "few": counts < 20}
+    for role in ROLES:
+        scores, confusion = results[role], np.array(results[role]["confusion"])
+        assert confusion.sum() == results["test_images"] == 10_000
+        recalls = 100 * confusion.diagonal() / confusion.sum(1)
+        assert scores["per_class"] == pytest.approx(recalls)
+        assert scores["all"] == pytest.approx(100 * confusion.trace() / confusion.sum())
+        for name, mask in groups.items():
+            wanted = recalls[mask].mean() if mask.any() else None
+            assert scores["groups"][name] == (pytest.approx(wanted) if mask.any() else None)
+
+
+@shipped
+def test_every_seed_says_how_it_was_made(file):
+    results = json.loads(file.read_text())
+    own = [row for row in results["seeds"] if row["seed"] == results["experiment"]["seed"]]
+    assert own[0]["student"]["all"] == results["student"]["all"]
+    for row in results["seeds"]:
+        assert row["command"].startswith("python -m ltkd student ")
+        assert row["machine"]["device"]
+        assert row["versions"]["torch"]
+        assert all(row[role]["seconds"] > 0 for role in ROLES)
+
+
+def test_only_weights_and_numbers_are_shipped():
+    words = ["git", "-C", PROJECT, "ls-files", "saved_model"]
+    listed = subprocess.run(words, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("This copy of the project is no git repository.")
+    names = {name.rpartition("/")[2] for name in listed.stdout.split()}
+    assert {name.rpartition(".")[2] for name in names} <= {"json", "pth", "png", "md"}
+    assert not any(name.endswith("_training.pth") for name in names)

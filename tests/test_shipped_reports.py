@@ -1,0 +1,109 @@
+"""Shipped results: from whichever files exist, and in words where none do."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ltkd import shipped
+from ltkd.checkpoints import save_checkpoint
+from ltkd.runs import new_network, results
+
+
+@pytest.fixture
+def summary(quick, digits):
+    """results.json of two untrained networks, beside them."""
+    for role in ("teacher", "student"):
+        network = new_network(quick, digits, role)
+        metrics = {"seconds": 1.5, "parameters": 75_290}
+        save_checkpoint(quick.model_file(role), network, digits, quick, role, metrics, [])
+    return results(quick, digits)
+
+
+def test_a_report_has_the_numbers_of_the_file(quick, summary):
+    text = shipped.report(quick.name)
+    for role in ("teacher", "student"):
+        assert f"{summary[role]['all']:.1f}" in text
+        assert f"calibration error {summary[role]['calibration_error']:.3f}" in text
+    assert f"mends {len(summary['comparison']['mended'])} " in text.replace(" images", " ")
+    assert all(line in text for line in summary["command"].split(" && "))
+    assert "75,290 parameters" in text
+
+
+def test_figures_of_a_file(quick, summary):
+    lines = shipped.by_class(quick.name).axes[0].lines
+    drawn = [line.get_ydata() for line in lines]
+    assert drawn[0] == pytest.approx(np.array(summary["teacher"]["per_class"]))
+    assert "Teacher" in shipped.reliability(quick.name).axes[0].get_legend_handles_labels()[1][1]
+
+
+def test_results_are_sound_json(quick, summary):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    text = (quick.model_folder / "results.json").read_text()
+    curve = json.loads(text, parse_constant=refuse)["teacher"]["reliability"]
+    assert len(curve["accuracy"]) == len(curve["count"]) == 15
+    empty = [value is None for value in curve["accuracy"]]
+    assert empty == [count == 0 for count in curve["count"]] and any(empty)
+
+
+def test_seeds_are_averaged(quick, summary):
+    def run(seed, value):
+        groups = {"many": value, "medium": None, "few": value - 30}
+        return {"seed": seed} | {r: {"all": value, "groups": groups} for r in shipped.NAMES}
+
+    assert "seeds" not in shipped.report(quick.name)
+    summary["seeds"] = [run(0, 50.0), run(2, 52.0)]
+    (quick.model_folder / "results.json").write_text(json.dumps(summary))
+    lines = shipped.report(quick.name).splitlines()
+    start = lines.index("Mean ± standard deviation of seeds 0, 2:")
+    assert " ".join(lines[start + 2].split()) == "Teacher 51.0 ± 1.4 51.0 ± 1.4 – 21.0 ± 1.4"
+    assert lines[start + 3].startswith("Student")
+
+
+def test_an_older_file_without_a_curve(quick, summary, home):
+    for role in ("teacher", "student"):
+        del summary[role]["reliability"]
+    (quick.model_folder / "results.json").write_text(json.dumps(summary))
+    assert shipped.reliability(quick.name) is None
+    assert shipped.by_class(quick.name) is not None
+
+
+def test_what_is_not_shipped(monkeypatch, tmp_path):
+    monkeypatch.setattr(shipped, "PROJECT", tmp_path)
+    assert shipped.report("cifar100-lt") == "cifar100-lt: not shipped"
+    assert shipped.by_class("cifar100-lt") is shipped.reliability("cifar100-lt") is None
+    assert shipped.ablation_report() == "ablation: not shipped"
+    assert shipped.ablation_figure() is None
+
+
+@pytest.fixture
+def ablation(home):
+    def scores(value):
+        return {"all": value, "many": value + 10, "medium": value, "few": None}
+
+    rows = [
+        {"row": "KD", "seed": seed, "validation": scores(value), "test": scores(0.0)}
+        for seed, value in enumerate((40.0, 41.0, 42.0))
+    ]
+    rows.append({"row": "no distillation", "seed": 0, "validation": scores(39.0)})
+    path = home / "saved_model" / "cifar100-lt" / "ablation.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"command": "", "machine": {}, "versions": {}, "rows": rows}))
+
+
+def test_the_ablation_is_counted_over_seeds(ablation):
+    lines = shipped.ablation_report().splitlines()
+    assert " ".join(lines[1].split()) == "KD 41.0 ± 1.0 51.0 ± 1.0 41.0 ± 1.0 –"
+    assert lines[2].split() == ["no", "distillation", "39.0", "49.0", "39.0", "–"]
+    assert "1 to 3 seeds" in lines[3]
+
+
+def test_the_ablation_is_drawn_with_error_bars(ablation):
+    axis = shipped.ablation_figure().axes[0]
+    bars = axis.containers[0]
+    assert bars.lines[0].get_xdata().tolist() == [41.0, 39.0]
+    ends = [segment[:, 0].tolist() for segment in bars.lines[2][0].get_segments()]
+    assert ends == [[40.0, 42.0], [39.0, 39.0]]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["KD", "no distillation"]

@@ -1,0 +1,90 @@
+"""What teacher and student learn from, term by term."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from ltkd.losses import ClassLoss
+from ltkd.mixing import Batch, plain
+from ltkd.networks import image_logits
+from ltkd.runs import new_network
+from ltkd.supervision import distillation_loss, objective_for
+from ltkd.training import Step, accelerator_for
+
+LATE = Step(epoch=0, index=0, done=0.9)
+
+
+@pytest.fixture
+def batch(digits) -> Batch:
+    images = torch.from_numpy(digits.train.images[::40])
+    labels = torch.from_numpy(digits.train.labels[::40])
+    share = torch.linspace(0, 0.6, len(labels))
+    return plain(images, labels)._replace(pasted_labels=labels.flip(0), pasted_share=share)
+
+
+def terms_of(experiment, data, batch, teacher=None):
+    torch.manual_seed(5)
+    patches = torch.randn(len(batch.labels), 16, 10)
+    accelerator = accelerator_for("no")
+    return patches, objective_for(experiment, data, teacher, accelerator, 5)(batch, patches, LATE)
+
+
+def head_of(data):
+    return torch.from_numpy(data.head)
+
+
+def counts_of(data):
+    return torch.from_numpy(data.counts)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "balanced_softmax", "ldam_drw"])
+def test_a_teacher_learns_by_its_own_loss_from_labels_and_pasted_labels(name, digits, quick, batch):
+    experiment = replace(quick, teacher_loss=name, student_loss="focal")
+    patches, terms = terms_of(experiment, digits, batch)
+    wanted = ClassLoss(name, counts_of(digits))(image_logits(patches), *batch[1:4], LATE.done)
+    assert terms == wanted
+    assert terms != ClassLoss(name, counts_of(digits))(image_logits(patches), batch.labels)
+
+
+@pytest.mark.parametrize("tail", [None, "class_balanced"])
+@pytest.mark.parametrize("recipe", ["kd", "image_and_patch"])
+def test_a_student_learns_by_its_losses_and_from_the_teacher(tail, recipe, digits, quick, batch):
+    experiment = replace(quick, student_tail_loss=tail, distillation=recipe)
+    teacher = new_network(experiment, digits, "teacher").eval()
+    patches, terms = terms_of(experiment, digits, batch, teacher)
+    loss = ClassLoss("balanced_softmax", counts_of(digits), tail, head_of(digits))
+    wanted = loss(image_logits(patches), *batch[1:4], LATE.done)
+    with torch.no_grad():
+        seen = teacher(batch.images)
+    distil = distillation_loss(experiment, digits, teacher)
+    wanted |= distil(patches, seen, batch.labels)
+    assert list(terms) == list(wanted)
+    assert all(torch.allclose(terms[name], wanted[name], rtol=1e-5) for name in wanted)
+    assert len(terms) > len(loss(image_logits(patches), *batch[1:4], LATE.done))
+
+
+def test_the_teacher_does_not_change_while_it_teaches(digits, quick, batch):
+    """Even one that is handed over in training mode: its BatchNorm would follow the batches."""
+    teacher = new_network(quick, digits, "teacher").train()
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    terms_of(quick, digits, batch, teacher)
+    assert not teacher.training
+    assert all(torch.equal(before[name], value) for name, value in teacher.state_dict().items())
+
+
+def test_the_mean_posterior_is_that_of_all_training_images(digits, quick, monkeypatch):
+    """Class by class, of patches without the prior, however few images are taken at a time."""
+    experiment = replace(quick, distillation="image_and_patch")
+    teacher = new_network(experiment, digits, "teacher").eval()
+    with torch.no_grad():
+        patches = teacher(torch.from_numpy(digits.train.images))
+    prior = torch.log(counts_of(digits) / counts_of(digits).sum())
+    posteriors = F.softmax(patches - prior, -1).mean(1)
+    labels = torch.from_numpy(digits.train.labels)
+    wanted = torch.stack([posteriors[labels == c].mean(0) for c in range(10)]).mean(0)
+    for limit in (2**26, 2**14):
+        monkeypatch.setattr("ltkd.supervision.POSTERIOR_BYTES", limit)
+        found = distillation_loss(experiment, digits, teacher).mean_posterior
+        assert torch.allclose(found, wanted, atol=1e-5)

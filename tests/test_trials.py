@@ -1,0 +1,60 @@
+"""Extensions that touch no file of ltkd: a loss term, a network, nothing saved."""
+
+import pytest
+import torch
+from torch import nn
+
+from ltkd.evaluation import predict
+from ltkd.networks import ResNet
+from ltkd.runs import new_network
+from ltkd.trials import trial
+
+
+class Tiny(nn.Module):
+    def __init__(self, classes: int):
+        super().__init__()
+        self.look = nn.Conv2d(3, classes, 16, stride=16)
+
+    def forward(self, images):
+        return self.look(images / 255).flatten(2).transpose(1, 2)  # (B, 4, C)
+
+
+def test_nothing_is_saved(quick, digits, home):
+    network = trial(quick, digits)
+    assert isinstance(network, ResNet) and not network.training
+    assert not any(home.rglob("*.pth"))
+
+
+def test_a_trial_is_the_training_of_the_experiment(quick, digits):
+    again = [trial(quick, digits).state_dict() for _ in range(2)]
+    assert all(torch.equal(again[0][name], again[1][name]) for name in again[0])
+
+
+def test_a_network_of_your_own(quick, digits, shorten):
+    mine = Tiny(10)
+    before = mine.look.weight.detach().clone()
+    found = trial(shorten(quick, 2), digits, network=mine)
+    assert found is mine and not torch.equal(mine.look.weight, before)
+    assert predict(mine, digits.test.images[:3], patches=True).shape == (3, 4, 10)
+
+
+def test_a_term_of_your_own_is_added_and_learned(quick, digits, shorten):
+    """A term that wants all logits to be 0 makes them smaller."""
+    seen = []
+
+    def small(batch, patches):
+        seen.append((len(batch.labels), tuple(patches.shape[1:])))
+        return {"small": 2 * patches.square().mean()}
+
+    teacher = new_network(quick, digits, "teacher")
+    longer = shorten(quick, 3)
+    plain = trial(longer, digits, teacher)
+    shrunk = trial(longer, digits, teacher, extra=small)
+    sizes = [abs(predict(n, digits.test.images[:50])).mean() for n in (plain, shrunk)]
+    assert sizes[1] < 0.7 * sizes[0]
+    assert seen and set(seen) == {(64, (16, 10))}
+
+
+def test_a_term_cannot_hide_another(quick, digits):
+    with pytest.raises(ValueError, match="class"):
+        trial(quick, digits, extra=lambda batch, patches: {"class": patches.mean()})
