@@ -19,6 +19,7 @@ from ltkd import answers
 from ltkd.checkpoints import load_checkpoint, save_checkpoint
 from ltkd.classifier import Classifier
 from ltkd.controls import ALL, COMPARE, FEW, MENDED, PREDEFINED, UPLOAD
+from ltkd.datasets import build
 from ltkd.gallery import MOST, save_predefined_images
 from ltkd.images import MAX_BYTES, read_image
 from ltkd.networks import ResNet
@@ -57,11 +58,8 @@ def evaluated(models, digits, quick, built) -> Panel:
 
 
 @pytest.fixture
-def built(quick, digits):
-    quick.built_file.parent.mkdir(parents=True)
-    fields = {f"test_{field}": values for field, values in digits.test._asdict().items()}
-    names = np.array(digits.class_names)
-    np.savez(quick.built_file, **fields, class_names=names, counts=digits.counts)
+def built(quick):
+    build(quick)
 
 
 def noise(side: int = 40, seed: int = 0) -> Image.Image:
