@@ -58,11 +58,13 @@ def _wait() -> None:
 def spoken(seconds: float) -> str:
     """A duration as people say it.
 
-    >>> [spoken(s) for s in (20, 100, 600, 9000)]
-    ['less than a minute', 'about 2 minutes', 'about 10 minutes', 'about 2.5 hours']
+    >>> [spoken(s) for s in (20, 80, 600, 9000)]
+    ['less than a minute', 'about a minute', 'about 10 minutes', 'about 2.5 hours']
     """
     if seconds < 60:
         return "less than a minute"
+    if seconds < 90:
+        return "about a minute"
     if seconds < 5400:
         return f"about {seconds / 60:.0f} minutes"
     return f"about {seconds / 3600:.1f} hours"

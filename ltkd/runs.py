@@ -108,12 +108,13 @@ def _train(
     path = experiment.model_file(role)
     trainer = trainer_for(experiment, data, role, teacher)
     numbers = "float32" if trainer.accelerator.mixed_precision == "no" else "bfloat16"
+    among = f"{processes.count()} process{'es' if processes.count() > 1 else ''}"
     duration = ""
     if trainer.steps > 100:  # less takes no longer than the estimate
         duration = f"; {spoken(expected_seconds(experiment, data, role, teacher))} in all"
     say(
         f"Training the {role} of {experiment.name}: {experiment.schedule.epochs} epochs on "
-        f"{trainer.accelerator.device.type}, {processes.count()} process(es), {numbers}{duration}."
+        f"{trainer.accelerator.device.type}, {among}, {numbers}{duration}."
     )
     history, network, seconds = trainer.fit(), trainer.plain, trainer.seconds
     metrics = {
