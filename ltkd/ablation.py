@@ -89,7 +89,7 @@ def ablation(experiment: Experiment, seeds: int = 3, pattern: str = "*") -> list
         row = {"row": name, "seed": seed, "command": command(student, (role,))}
         row |= {split: scores(metrics[split]) for split in ("validation", "test")}
         done.append(row | {key: metrics[key] for key in ("seconds", "parameters")})
-        about = {"command": f"python -m ltkd ablation {experiment.base} --seeds {seeds}"}
+        about = {"command": f"{command(experiment, ('ablation',))} --seeds {seeds}"}
         about |= {"experiment": experiment.as_dict(), "machine": machine(), "versions": versions()}
         write_json(file, about | {"rows": done})
     print(table(done))

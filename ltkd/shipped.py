@@ -14,7 +14,7 @@ from .evaluation import table
 from .experiments import PROJECT, home
 
 GROUPS = ("all", "many", "medium", "few")
-ABLATED = "cifar100-lt"  # the experiment whose ablation is shipped
+ABLATED = "cifar100-lt-depth8"  # the experiment whose ablation is shipped
 NAMES = {"teacher": "Teacher", "student": "Student"}
 
 
@@ -101,7 +101,7 @@ def ablation() -> dict[str, dict[str, np.ndarray]] | None:
 
     None if it is not shipped.
     """
-    content = read(f"{ABLATED}/ablation.json") or read("ablation.json")
+    content = read(f"{ABLATED}/ablation.json")
     if content is None:
         return None
     found: dict[str, list[dict]] = {}

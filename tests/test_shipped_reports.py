@@ -88,7 +88,7 @@ def ablation(home):
         for seed, value in enumerate((40.0, 41.0, 42.0))
     ]
     rows.append({"row": "no distillation", "seed": 0, "validation": scores(39.0)})
-    path = home / "saved_model" / "cifar100-lt" / "ablation.json"
+    path = home / "saved_model" / shipped.ABLATED / "ablation.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"command": "", "machine": {}, "versions": {}, "rows": rows}))
 
