@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -22,6 +23,8 @@ def run_all(experiment: Experiment, save: bool = False) -> None:
     if save:
         files += sorted((PROJECT / "notebooks" / "solutions").glob("0*.ipynb"))
     copies = experiment.model_folder / "notebooks"
+    if not save:  # the notebooks show pictures of the folder beside them
+        shutil.copytree(PROJECT / "notebooks/images", copies / "images", dirs_exist_ok=True)
     plan = experiment.schedule
     chosen = {"experiment": experiment.base, "schedule": plan.name, "epochs": plan.epochs}
     chosen |= {o: getattr(experiment, o) for o in OPTIONS if o not in chosen}
