@@ -112,9 +112,9 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     Integers and floats of 32 bits do not say their range: the first that holds all values.
     """
     grey = image.convert("F")
-    largest = grey.getextrema()[1]
+    largest: float = grey.getextrema()[1]  # type: ignore[assignment]  # it has one band
     if image.mode.startswith("I;16"):
-        full = 65535
+        full: float = 65535
     else:
         ranges = (1, 255, 65535) if image.mode == "F" else (255, 65535)
         full = next((r for r in ranges if largest <= r), largest)
