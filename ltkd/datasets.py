@@ -173,7 +173,9 @@ def _load(experiment: Experiment) -> LongTailedData | None:
 
 def read_built(path: Path) -> tuple[LongTailedData, dict]:
     """A built file's data, and what they were made from; raises an error where it is damaged."""
-    with np.load(path, allow_pickle=False) as archive:  # reads check the archive's checksums
+    # np.load leaves a truncated file open, if it is the one that opened it
+    with path.open("rb") as stored, np.load(stored, allow_pickle=False) as archive:
+        # reads check the archive's checksums
         arrays = {name: archive[name] for name in archive.files}
     identity, splits = json.loads(str(arrays["identity"])), {}
     for s in SPLITS:
