@@ -16,7 +16,8 @@ def parser() -> argparse.ArgumentParser:
     )
     jobs = main.add_subparsers(dest="job", required=True)
     for job, what in JOBS.items():
-        sub = jobs.add_parser(job, help=what.__doc__.splitlines()[0], description=what.__doc__)
+        about = what.__doc__ or ""
+        sub = jobs.add_parser(job, help=about.partition("\n")[0], description=about)
         sub.add_argument(
             "experiment", help=f"{', '.join(EXPERIMENTS)}, or folder:<path> for your own images"
         )
@@ -28,8 +29,8 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("--rows", default="*", help="a pattern: only rows whose name fits")
         if job == "notebooks":
             sub.add_argument("--save", action="store_true", help="save the outputs in notebooks/")
-    what = "Measure speed: print a table and write saved_model/benchmarks/NAME.json."
-    sub = jobs.add_parser("benchmark", help=what, description=what)
+    about = "Measure speed: print a table and write saved_model/benchmarks/NAME.json."
+    sub = jobs.add_parser("benchmark", help=about, description=about)
     sub.add_argument("name", choices=("time-to-accuracy", "step", "growth", "inference"))
     sub.add_argument("--seeds", type=int, help="of time-to-accuracy; 3 if not given")
     return main
@@ -83,7 +84,7 @@ def _train(experiment: Experiment, role: str) -> None:
     together.destroy_process_group()
 
 
-def _stopped(*_) -> None:
+def _stopped(*_: object) -> None:
     raise KeyboardInterrupt
 
 

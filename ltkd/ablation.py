@@ -9,6 +9,7 @@ import statistics
 from dataclasses import replace
 from fnmatch import fnmatch
 from itertools import product
+from typing import Any
 
 from .checkpoints import versions
 from .datasets import build
@@ -19,7 +20,7 @@ from .objectives import RECIPES
 from .runs import command, machine, train
 
 GROUPS = ("many", "medium", "few")
-TEACHERS = {
+TEACHERS: dict[str, dict[str, Any]] = {
     "a cross-entropy teacher": {"teacher_loss": "cross_entropy"},
     "a Balanced Softmax teacher": {"teacher_loss": "balanced_softmax"},
     "a wider teacher": {"teacher_loss": "balanced_softmax", "teacher_width": 32},
@@ -89,7 +90,7 @@ def ablation(experiment: Experiment, seeds: int = 3, pattern: str = "*") -> list
         row = {"row": name, "seed": seed, "command": command(student, (role,))}
         row |= {split: scores(metrics[split]) for split in ("validation", "test")}
         done.append(row | {key: metrics[key] for key in ("seconds", "parameters")})
-        about = {"command": f"{command(experiment, ('ablation',))} --seeds {seeds}"}
+        about: dict[str, Any] = {"command": f"{command(experiment, ('ablation',))} --seeds {seeds}"}
         about |= {"experiment": experiment.as_dict(), "machine": machine(), "versions": versions()}
         write_json(file, about | {"rows": done})
     print(table(done))

@@ -25,7 +25,7 @@ EXPLANATION = (
 )
 
 
-def escape(value) -> str:
+def escape(value: object) -> str:
     return html.escape(str(value))
 
 
@@ -80,7 +80,7 @@ def badge(classifier: Classifier, name: str) -> str:
 
 def preview(picture: Picture) -> str:
     """The chosen picture with its name, size and true class."""
-    if picture.error:
+    if picture.preview is None:
         return failure(f"{picture.name}: {picture.error} Choose another image.")
     width, height = picture.size
     facts = [f"Preview: <b>{escape(picture.name)}</b>", f"{width:,} × {height:,} pixels"]

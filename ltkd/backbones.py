@@ -4,6 +4,7 @@ import difflib
 import warnings
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -122,7 +123,7 @@ class Tokens(nn.Module):
 
 
 def backbone_for(
-    backbone: str, classes: int, image_size: int, weights: str | None = None, **settings
+    backbone: str, classes: int, image_size: int, weights: str | None = None, **settings: Any
 ) -> Backbone:
     """A network that suits the image size; raises ValueError where it cannot take such images."""
     stride = 1 if image_size < 48 else 2 if image_size < 112 else 4

@@ -37,7 +37,7 @@ class TeacherBank:
         self.teacher, self.folder, self.epochs, self.batches = teacher, folder, epochs, batches
         self.stored: np.ndarray | None = None  # the epoch's file, where it is to be read
         self.part: BinaryIO | None = None  # where it is to be written
-        self.claim = ExitStack()  # on the right to write it
+        self.claim = ExitStack()  # closes it and gives up the right to write it
 
     def __call__(self, images: Tensor, epoch: int, index: int) -> Tensor:
         """The teacher's patch logits (B, P, C) for batch `index` of `epoch`, bfloat16."""
@@ -84,7 +84,7 @@ class TeacherBank:
             self.claim.enter_context(claimed(file, "Keeping the teacher's outputs"))
         except Busy:
             return
-        self.part = file.with_name(f".{file.name}.part").open("wb")
+        self.part = self.claim.enter_context(file.with_name(f".{file.name}.part").open("wb"))
         header = {"descr": "<i2", "fortran_order": False, "shape": (self.batches, *values.shape)}
         np.lib.format.write_array_header_1_0(self.part, header)
 

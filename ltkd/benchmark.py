@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 from . import datasets
@@ -24,6 +26,7 @@ from .checkpoints import save_checkpoint, versions
 from .evaluation import evaluate_network, predict
 from .experiments import SCHEDULES, Experiment, home
 from .files import write_json
+from .networks import PatchNetwork
 from .processes import start
 from .runs import machine, new_network, state_file, trainer_for
 from .timing import alternate, median, print_table, spread, synthetic
@@ -133,7 +136,9 @@ def _step_jobs(data: datasets.LongTailedData) -> dict[str, Callable[[], object]]
     same, large = (new_network(e, data, "teacher") for e in (plain, wide))
     fast = replace(plan, compile=True)
 
-    def training(experiment: Experiment, teacher=None, **changes) -> Callable[[], object]:
+    def training(
+        experiment: Experiment, teacher: PatchNetwork | None = None, **changes: Any
+    ) -> Callable[[], object]:
         experiment = replace(experiment, **changes)
         role = "student" if teacher else "teacher"
         return partial(trainer_for(experiment, data, role, teacher)._epoch, 0)
@@ -201,8 +206,9 @@ def _growth_point(images: int, classes: int, grid: int) -> dict:
         experiment = replace(experiment, depth=8, schedule=plan, distillation="image_and_patch")
         data = synthetic(images, classes)
         teacher = new_network(experiment, data, "teacher")
-        trainer = trainer_for(experiment, data, "student", teacher)
-        trainer.plain.grid = teacher.grid = grid
+        network = new_network(experiment, data, "student")
+        trainer = trainer_for(experiment, data, "student", teacher, network)
+        network.grid = teacher.grid = grid
         begin = time.perf_counter()
         trainer._epoch(0)
         seconds = time.perf_counter() - begin
@@ -240,9 +246,7 @@ def inference(repetitions: int = 100) -> list[dict]:
     return [{"job": n, "ms": 1e3 * median(t), "±": 1e3 * spread(t)} for n, t in times.items()]
 
 
-def _picture(data: datasets.LongTailedData):
-    from PIL import Image
-
+def _picture(data: datasets.LongTailedData) -> Image.Image:
     return Image.fromarray(data.train.images[0].transpose(1, 2, 0))
 
 

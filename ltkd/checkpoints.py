@@ -5,7 +5,6 @@ import zipfile
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from . import __version__
 from .backbones import network_from
@@ -38,7 +37,7 @@ def versions() -> dict[str, str]:
 
 def save_checkpoint(
     path: Path,
-    network: nn.Module,
+    network: PatchNetwork,
     data: LongTailedData,
     experiment: Experiment,
     role: str,

@@ -67,7 +67,7 @@ class Classifier:
 
     def fit(self, image: Image.Image) -> Image.Image:
         """The RGB square that the model sees: resized to cover it, centre cropped."""
-        return ImageOps.fit(image.convert("RGB"), [self.image_size] * 2)
+        return ImageOps.fit(image.convert("RGB"), (self.image_size, self.image_size))
 
     @torch.inference_mode()
     def predict(self, image: Image.Image) -> Prediction:

@@ -4,6 +4,7 @@
 test (tests/screenshots/).
 """
 
+from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -26,16 +27,17 @@ from .supervision import distillation_loss
 
 def save_all(folder: Path, experiment: Experiment) -> None:
     """Draw every picture into `folder`; teacher and results of `experiment` must be there."""
-    data = build(experiment)
+    data, summary = build(experiment), results(experiment.name)
+    assert summary is not None
     pictures = {
         "01-data": long_tail(data),
         "02-teacher": lessons.moving_border(),
         "03-student": patches(experiment, data),
-        "04-evaluation": plots.accuracy_by_class(scores(results(experiment.name)), data.counts),
+        "04-evaluation": plots.accuracy_by_class(scores(summary), data.counts),
         "how-it-works": diagram(),
     }
     for name, picture in pictures.items():
-        write_atomically(folder / f"{name}.png", lambda f, p=picture: p.savefig(f, dpi=100))
+        write_atomically(folder / f"{name}.png", partial(picture.savefig, dpi=100))
 
 
 @figure

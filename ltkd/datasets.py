@@ -5,7 +5,7 @@ import zipfile
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -71,7 +71,8 @@ def build(experiment: Experiment) -> LongTailedData:
             data = data or _build(experiment)
     if data.remark:
         print(data.remark)
-    return replace(data, **{split: _in_memory(getattr(data, split)) for split in SPLITS})
+    splits: dict[str, Any] = {split: _in_memory(getattr(data, split)) for split in SPLITS}
+    return replace(data, **splits)
 
 
 def _build(experiment: Experiment) -> LongTailedData:
@@ -93,8 +94,7 @@ def _cut_and_read(experiment: Experiment) -> LongTailedData:
     sources, size = load_sources(experiment), experiment.image_size
     if experiment.folder:
         sources = merged(readable_sources(sources, size), experiment.merge_below)
-    written = find_split(experiment) if sources.root and not experiment.folder else None
-    if written:
+    if sources.root and not experiment.folder and (written := find_split(experiment)):
         print(f"The split is the one of {shown(written)}.")
         rows = read_split(written, sources.train.ids, sources.root)
     else:
@@ -144,7 +144,7 @@ def _save(experiment: Experiment, data: LongTailedData) -> None:
     write_atomically(experiment.built_file, write)
 
 
-def _write_array(file, array: np.ndarray, title: str) -> None:
+def _write_array(file: IO[bytes], array: np.ndarray, title: str) -> None:
     """NumPy's own format, written in pieces under a progress bar."""
     header = np.lib.format.header_data_from_array_1_0(np.asarray(array, order="C"))
     np.lib.format.write_array_header_1_0(file, header)
@@ -162,7 +162,7 @@ def _load(experiment: Experiment) -> LongTailedData | None:
         print(f"{path} is damaged ({type(error).__name__}); it is built again.")
         return None
     differs = [key for key, value in wanted.items() if stored.get(key) != value]
-    if differs == ["files"]:
+    if experiment.folder and differs == ["files"]:
         root = Path(experiment.folder)
         changes = image_store(experiment, root, experiment.image_size).changes(listing(root))
         print(f"{printable(root)} has changed since it was built ({changes}): it is built again.")
@@ -173,9 +173,11 @@ def _load(experiment: Experiment) -> LongTailedData | None:
 
 def read_built(path: Path) -> tuple[LongTailedData, dict]:
     """A built file's data, and what they were made from; raises an error where it is damaged."""
-    with np.load(path, allow_pickle=False) as archive:  # reads check the archive's checksums
+    # np.load leaves a truncated file open, if it is the one that opened it
+    with path.open("rb") as stored, np.load(stored, allow_pickle=False) as archive:
+        # reads check the archive's checksums
         arrays = {name: archive[name] for name in archive.files}
-    identity, splits = json.loads(str(arrays["identity"])), []
+    identity, splits = json.loads(str(arrays["identity"])), {}
     for s in SPLITS:
         if "map" in arrays:
             file, rows = path.parent / Path(str(arrays["map"])).name, arrays[f"{s}_rows"]
@@ -183,9 +185,9 @@ def read_built(path: Path) -> tuple[LongTailedData, dict]:
             if not np.array_equal(checksums(images), arrays[f"{s}_checksums"]):
                 raise ValueError(f"{file} holds other images")
             arrays[f"{s}_images"] = images
-        splits.append(Split(*(arrays[f"{s}_{field}"] for field in Split._fields)))
+        splits[s] = Split(*(arrays[f"{s}_{field}"] for field in Split._fields))
     names, remark = arrays["class_names"].tolist(), str(arrays["remark"])
-    data = LongTailedData(path.stem, names, *splits, remark)
+    data = LongTailedData(path.stem, names, remark=remark, **splits)
     if not np.array_equal(data.counts, arrays["counts"]):
         raise ValueError("the counts do not fit the labels")
     return data, identity

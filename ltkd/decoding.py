@@ -11,7 +11,7 @@ import os
 import threading
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -125,7 +125,8 @@ class ImageStore:
             return {}
         if known == list(_looked_at(self.path)):
             return entries
-        sound, damaged = {}, 0
+        sound: dict[str, Entry] = {}
+        damaged = 0
         with self.path.open("rb") as stored:
             for name, entry in progress(entries.items(), desc="checking", unit=" images"):
                 stored.seek(entry.row * self.row_bytes)
@@ -165,7 +166,7 @@ class ImageStore:
         self._name_broken([name for name in names if entries[name].error], entries)
 
     @contextlib.contextmanager
-    def _opened(self, size: int):
+    def _opened(self, size: int) -> Iterator[BinaryIO]:
         """The map, open for writing, with all the room that it needs taken now."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         before = self.path.stat().st_size if self.path.exists() else None

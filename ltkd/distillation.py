@@ -202,7 +202,8 @@ def ltkd(
     sums = processes.mean(masses.exp().flatten(0, -2).sum(0)).log()  # over the batch, (groups,)
     rebalanced = F.log_softmax(masses - sums, -1)
     student_masses = _group_log_masses(student / temperature, groups)
-    within = sum(_within(teacher, student, group, temperature) for group in groups)
+    parts = [_within(teacher, student, group, temperature) for group in groups]
+    within = sum(parts, masses.new_zeros(()))
     return {
         "group": alpha * temperature**2 * divergence(rebalanced, student_masses),
         "within": beta * temperature**2 * within,

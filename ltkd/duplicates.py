@@ -41,7 +41,7 @@ def near_duplicates(
     [(0, 0, 0)]
     """
     signs = 2 * second.astype(np.float32) - 1
-    found = []
+    found: list[tuple[int, int, int]] = []
     for start in range(0, len(first), chunk):
         some = 2 * first[start : start + chunk].astype(np.float32) - 1
         differ = np.rint((BITS - some @ signs.T) / 2).astype(int)  # (chunk, M)

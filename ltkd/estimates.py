@@ -4,7 +4,7 @@ import time
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 
 from .networks import image_logits
 from .schedules import Schedule
@@ -30,14 +30,16 @@ def training_seconds(
     device, size = accelerator.device, min(schedule.batch_size, max(2, images))
     pixels = torch.randint(0, 256, (size, 3, image_size, image_size), dtype=torch.uint8)
     pixels = pixels.to(device)
-    network = network.to(device, memory_format=torch.channels_last).train()
+    network = network.to(device).to(memory_format=torch.channels_last).train()
     seconds = min(_step(network, teacher, pixels, accelerator) for _ in range(STEPS))
     network.zero_grad()
     steps = schedule.epochs * -(-images // schedule.batch_size) * schedule.batch_size / size
     return seconds * steps * (1 - schedule.small * (1 - SMALL**2))
 
 
-def _step(network: nn.Module, teacher: nn.Module | None, pixels, accelerator) -> float:
+def _step(
+    network: nn.Module, teacher: nn.Module | None, pixels: Tensor, accelerator: Accelerator
+) -> float:
     _wait()
     begin = time.perf_counter()
     with accelerator.autocast():

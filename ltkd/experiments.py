@@ -8,6 +8,7 @@ import os
 import re
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from .schedules import SCHEDULES, Schedule
 
@@ -90,7 +91,7 @@ class Experiment:
         return EXPERIMENTS[name]
 
     @classmethod
-    def from_folder(cls, path: str | os.PathLike, **changes) -> "Experiment":
+    def from_folder(cls, path: str | os.PathLike, **changes: Any) -> "Experiment":
         """Return an experiment on the class folders under `path`, with their natural tail.
 
         `path` holds one folder per class, or train/ and test/ with one folder per class each. It
@@ -103,12 +104,12 @@ class Experiment:
         path = Path(path).expanduser()
         if not path.exists() and (PROJECT / path).exists():  # notebooks run in notebooks/
             path = PROJECT / path
-        photographs = {"image_size": 64, "schedule": SCHEDULES["photographs"]}
+        photographs: dict[str, Any] = {"image_size": 64, "schedule": SCHEDULES["photographs"]}
         plain = cls(f"folder:{path}", "folder", "natural", folder=str(path), **photographs)
         return replace(plain, **changes)
 
     @classmethod
-    def choose(cls, name: str, **options) -> "Experiment":
+    def choose(cls, name: str, **options: Any) -> "Experiment":
         """Return a named or folder experiment, changed as asked: the one line of the notebooks.
 
         Parameters
@@ -200,7 +201,7 @@ class Experiment:
         """
         try:
             values = {key: value for key, value in stored.items() if key != "name"}
-            plan = {
+            plan: dict[str, Any] = {
                 k: tuple(v) if isinstance(v, list) else v for k, v in values["schedule"].items()
             }
             return cls(**values | {"schedule": Schedule(**plan)})
@@ -234,14 +235,14 @@ class Experiment:
         return tag + "".join(f"-{f}{_plain(getattr(self.schedule, f))}" for f in changed)
 
 
-def _parse(option: str, value, kind: type):
+def _parse(option: str, value: object, kind: type) -> Any:
     try:
         return kind(value)
     except ValueError:
         raise ValueError(f"The option {option} cannot be {value!r}.") from None
 
 
-def _plain(value) -> str:
+def _plain(value: object) -> str:
     """A value as part of a file name."""
     text = f"{value:g}" if isinstance(value, float) else str(value)
     return re.sub(r"[^\w.]+", "_", text).strip("_")

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
@@ -125,7 +125,7 @@ def shown(path: Path) -> str:
     return str(path)
 
 
-def progress(items: Iterable, **options) -> tqdm:
+def progress(items: Iterable, **options: Any) -> tqdm:
     """A tqdm bar in a terminal or a notebook, once it takes longer than a second.
 
     Silence anywhere else, or with TQDM_DISABLE=1.

@@ -40,6 +40,7 @@ def counts(data: LongTailedData) -> str:
 
 def left_out(experiment: Experiment) -> list[str]:
     """Broken files, and files that are no images."""
+    assert experiment.folder is not None  # see report
     root, lines = Path(experiment.folder), []
     broken = image_store(experiment, root, experiment.image_size).unreadable()
     if broken:

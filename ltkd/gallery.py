@@ -2,7 +2,9 @@
 
 import re
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -39,7 +41,7 @@ class Picture:
 
 
 def read_picture(
-    name: str, content: bytes | None, pair: ModelPair, size: int = 0, **known
+    name: str, content: bytes | None, pair: ModelPair, size: int = 0, **known: Any
 ) -> Picture:
     """Read an image file for the pair's models; one that cannot be used keeps its reason.
 
@@ -57,7 +59,7 @@ def read_picture(
     return _picture(name, image, pair, **known)
 
 
-def _picture(name: str, image: Image.Image, pair: ModelPair, **known) -> Picture:
+def _picture(name: str, image: Image.Image, pair: ModelPair, **known: Any) -> Picture:
     seen = pair.any_classifier().fit(image)
     return Picture(name, enlarged(image, PREVIEW), seen, image.size, **known)
 
@@ -156,11 +158,11 @@ def save_predefined_images(experiment: Experiment, data: LongTailedData, most: i
         row = np.flatnonzero(data.test.labels == label)[0]
         picture = Image.fromarray(data.test.images[row].transpose(1, 2, 0))
         name = image_name(data.class_names[label], data.test.sources[row])
-        write_atomically(folder / f"{name}.png", lambda file, p=picture: p.save(file, "PNG"))
+        write_atomically(folder / f"{name}.png", partial(picture.save, format="PNG"))
     return folder
 
 
-def image_name(class_name: str, source) -> str:
+def image_name(class_name: str, source: object) -> str:
     """The file name of a test image, without its ending: its class can be read from it.
 
     >>> image_name("maple tree", 17)
@@ -169,5 +171,5 @@ def image_name(class_name: str, source) -> str:
     return f"{_plain(class_name)}-test-{_plain(source)}"
 
 
-def _plain(value) -> str:
+def _plain(value: object) -> str:
     return re.sub(r"[^\w-]+", "_", str(value))[-32:]  # file systems take 255 bytes for a name

@@ -17,6 +17,9 @@ LARGE = 4_000_000  # pixels; of several threads one at a time decodes such an im
 # Pillow reads many more; some of them start other programs.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # it logs what it then raises
+# It warns of odd metadata that do not matter here. Set once: several threads read images, and
+# warnings.catch_warnings would change the filters of all of them.
+warnings.filterwarnings("ignore", module="PIL")
 _one_large, _one_silent = threading.Lock(), threading.Lock()
 
 
@@ -44,17 +47,15 @@ def read_image(content: bytes, side: int | None = None) -> Image.Image:
     if not content:
         raise ImageError("The file is empty.")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd metadata that do not matter here
-            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-                _check_size(*image.size)
-                if side:
-                    image.draft(None, (2 * side, 2 * side))
-                large = image.width * image.height > LARGE
-                with _one_large if large else contextlib.nullcontext():
-                    with _silent() if image.format == "TIFF" else contextlib.nullcontext():
-                        image.load()
-                    return _to_rgb(_upright(image))
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            _check_size(*image.size)
+            if side:
+                image.draft(None, (2 * side, 2 * side))
+            large = image.width * image.height > LARGE
+            with _one_large if large else contextlib.nullcontext():
+                with _silent() if image.format == "TIFF" else contextlib.nullcontext():
+                    image.load()
+                return _to_rgb(_upright(image))
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -112,9 +113,9 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     Integers and floats of 32 bits do not say their range: the first that holds all values.
     """
     grey = image.convert("F")
-    largest = grey.getextrema()[1]
+    largest: float = grey.getextrema()[1]  # type: ignore[assignment]  # it has one band
     if image.mode.startswith("I;16"):
-        full = 65535
+        full: float = 65535
     else:
         ranges = (1, 255, 65535) if image.mode == "F" else (255, 65535)
         full = next((r for r in ranges if largest <= r), largest)

@@ -6,6 +6,7 @@ Each has default arguments, so that sliders.Explorer can move them.
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import norm
 from torch import Tensor
@@ -88,11 +89,11 @@ def moving_border(ratios: tuple[int, ...] = (1, 10, 100)) -> Figure:
     return fig
 
 
-def _draw_toy(ax, ratio: float) -> None:
+def _draw_toy(ax: Axes, ratio: float) -> None:
     points, labels = toy_points(ratio)
     for label, (name, marker) in enumerate((("frequent", "o"), ("rare", "^"))):
         own = points[labels == label]
-        ax.scatter(*own.T, s=14 + 22 * label, marker=marker, alpha=0.5 + 0.3 * label,
+        ax.scatter(own[:, 0], own[:, 1], s=14 + 22 * label, marker=marker, alpha=0.5 + 0.3 * label,
                    color=PALETTE[3 * label], edgecolor="white", linewidth=0.4,
                    label=f"{name} class", zorder=2 + label)  # fmt: skip
     ax.axvline(toy_border(ratio), color="black", linestyle="--", label="border of cross-entropy")

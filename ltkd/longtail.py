@@ -27,7 +27,7 @@ def long_tailed_counts(
     available = np.asarray(available)
     classes, largest = len(available), int(available.max())
     if profile == "natural":
-        wanted = np.sort(available)[::-1]
+        wanted = np.sort(available)[::-1].tolist()
     elif profile == "step":
         wanted = [largest] * (classes // 2)
         wanted += [int(largest / imbalance_factor)] * (classes - classes // 2)

@@ -180,10 +180,11 @@ class ClassLoss:
         weights = torch.ones(len(labels), device=logits.device)
         if pasted_labels is not None:
             logits, labels = torch.cat([logits, logits]), torch.cat([labels, pasted_labels])
+            assert pasted_share is not None  # the two come together
             weights = torch.cat([1 - pasted_share, pasted_share])
         losses = CLASS_LOSSES[self.name](logits, labels, self.counts)
         own = self._deferred(self.name, weights, labels, done)
-        if not self.tail_name:
+        if not self.tail_name or self.head is None:
             return {"class": (own * losses).sum() / processes.mean(own.sum())}
         head, _ = decouple(losses, labels, self.head, own)
         losses = CLASS_LOSSES[self.tail_name](logits, labels, self.counts)

@@ -1,8 +1,10 @@
 """Images that stay in a file of bytes until they are asked for."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 
 class MappedImages:
@@ -30,7 +32,7 @@ class MappedImages:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, key) -> np.ndarray:
+    def __getitem__(self, key: Any) -> np.ndarray:
         if isinstance(key, tuple):
             return self[key[0]][(slice(None),) * (np.ndim(self.rows[key[0]])) + key[1:]]
         rows = self.rows[key]
@@ -38,7 +40,7 @@ class MappedImages:
         stored = stored.reshape(-1, 3, self.size, self.size)
         return stored[rows] if rows.ndim else stored[rows].copy()
 
-    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self[:], dtype)
 
     def where(self, chosen: np.ndarray) -> "MappedImages":

@@ -93,6 +93,7 @@ class Mixing:
         if self.kind == "cutmix":
             other = _within_batches(len(rows), batch_size).to(rows.device)
             return cutmix(images, own, images[other], own[other], chosen)
+        assert self.counts is not None  # see __init__
         evenly = 1 / self.counts[labels.cpu()]  # class-balanced: every class as likely
         other = torch.multinomial(evenly, len(rows), replacement=True).to(rows.device)
         donors = draw(other)
@@ -103,6 +104,7 @@ class Mixing:
         """The patch weights of the donors, (B, P); the teacher is spared those not chosen."""
         weights = torch.ones(len(donors), self.grid**2)
         if chosen.any():
+            assert self.patch_weights is not None  # see __init__
             weights[chosen.cpu()] = self.patch_weights(donors[chosen]).cpu()
         return weights
 

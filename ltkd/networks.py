@@ -32,6 +32,9 @@ class PatchNetwork(nn.Module):
     F. `settings` rebuild the network, see `network_from`.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, settings: dict):
         super().__init__()
         if settings["classifier"] not in ("linear", "cosine"):

@@ -137,7 +137,8 @@ class DistillationLoss:
 
         No gradient reaches the teacher.
         """
-        teacher, recipe, terms = teacher.detach(), self.recipe, {}
+        teacher, recipe = teacher.detach(), self.recipe
+        terms: dict[str, Tensor] = {}
         if recipe.image:
             target = self._target(image_logits(teacher))
             values = self._image_terms(image_logits(student), target, labels)
@@ -154,6 +155,7 @@ class DistillationLoss:
             return torch.ones_like(teacher[..., 0])
         posteriors = F.softmax(teacher.detach() - self.bias, -1)
         if recipe.weights == "informativeness":
+            assert self.mean_posterior is not None  # see __init__
             scores = distillation.informativeness(posteriors, self.mean_posterior)
         else:
             scores = 1 - distillation.ambiguity(posteriors, self.head)

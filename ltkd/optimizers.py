@@ -1,5 +1,7 @@
 """Optimisers: SGD, and Muon for short schedules."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -43,7 +45,7 @@ class Muon(torch.optim.SGD):
         for group in self.param_groups:
             for weight in group["params"] if group.get("orthogonal") else ():
                 if weight.grad is not None:
-                    self._rotate(weight, group["lr"], group["momentum"])
+                    self._rotate(weight, weight.grad, group["lr"], group["momentum"])
                     gradients.append((weight, weight.grad))
                     weight.grad = None  # leaves the others to SGD
         loss = super().step(closure)
@@ -51,12 +53,12 @@ class Muon(torch.optim.SGD):
             weight.grad = gradient
         return loss
 
-    def _rotate(self, weight: Tensor, rate: float, momentum: float) -> None:
+    def _rotate(self, weight: Tensor, gradient: Tensor, rate: float, momentum: float) -> None:
         state = self.state[weight]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(weight)
-        average = state["momentum_buffer"].lerp_(weight.grad, 1 - momentum)
-        update = weight.grad.lerp(average, momentum)
+        average = state["momentum_buffer"].lerp_(gradient, 1 - momentum)
+        update = gradient.lerp(average, momentum)
         weight.mul_(len(weight) ** 0.5 / weight.norm())
         weight.sub_(rate * orthogonalised(update.flatten(1)).view_as(weight))
 
@@ -67,8 +69,8 @@ def optimizer_for(network: nn.Module, schedule: Schedule) -> torch.optim.Optimiz
     All but the classifier learn at `schedule.backbone_rate` of the learning rate. Muon takes the
     convolutions that have no bias, since a BatchNorm follows those.
     """
-    rate, plain = schedule.learning_rate, {"weight_decay": schedule.weight_decay}
-    groups = _groups(network, schedule)
+    rate, groups = schedule.learning_rate, _groups(network, schedule)
+    plain: dict[str, Any] = {"weight_decay": schedule.weight_decay}
     if schedule.optimizer == "adamw":
         return torch.optim.AdamW(groups, rate, **plain)
     plain |= {"momentum": schedule.momentum, "nesterov": True}

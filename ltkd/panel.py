@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import wraps
 
 import ipywidgets as widgets
+from PIL import Image
 
 from . import answers
 from .checkpoints import CheckpointError
@@ -26,7 +27,7 @@ def guarded(callback: Callable) -> Callable:
     """An error in a callback shows nowhere unless the panel says it."""
 
     @wraps(callback)
-    def safe(self, change=None) -> None:
+    def safe(self: "Panel", change: object = None) -> None:
         try:
             callback(self)
         except CheckpointError as error:
@@ -107,10 +108,10 @@ class Panel(Controls):
             self._read_uploads()
 
     def _warm_up(self) -> None:
-        picture = next(p for p in self.pictures if p.seen)
+        seen = next(p.seen for p in self.pictures if p.seen)
         roles = [role for role in answers.TITLES if self.pair.available(role)]
-        said = {role: self.pair.classifier(role).predict(picture.seen) for role in roles}
-        answers.evidence(self.pair, picture.seen, said, roles, None)
+        said = {role: self.pair.classifier(role).predict(seen) for role in roles}
+        answers.evidence(self.pair, seen, said, roles, None)
 
     @guarded
     def _read_uploads(self) -> None:
@@ -177,10 +178,10 @@ class Panel(Controls):
     @guarded
     def _on_classify(self) -> None:
         start, picture = time.perf_counter(), self.picture
-        if picture is None or picture.error:
+        if picture is None or picture.seen is None:
             return
         roles = MODELS[self.model.value]
-        self.predictions = self._predict(picture, roles)
+        self.predictions = self._predict(picture.seen, roles)
         blocks = [
             answers.answer(role, self.pair, self.predictions[role], picture.true_class)
             for role in roles
@@ -196,17 +197,18 @@ class Panel(Controls):
         if self.source.value == UPLOAD and len(self.uploads) > 1 and not self.table.value:
             self.table.value = answers.table([self._row(p) for p in self.uploads])
 
-    def _predict(self, picture: Picture, roles: list[str]) -> dict[str, Prediction]:
+    def _predict(self, seen: Image.Image, roles: list[str]) -> dict[str, Prediction]:
         """By the roles, and by the Teacher where it can be had: the weights are from it."""
         wanted = {*roles, "teacher"} if self.pair.available("teacher") else roles
-        return {role: self.pair.classifier(role).predict(picture.seen) for role in wanted}
+        return {role: self.pair.classifier(role).predict(seen) for role in wanted}
 
     @guarded
     def _explain(self) -> None:
-        if self.predictions:
+        picture = self.picture
+        if self.predictions and picture and picture.seen:
             self.evidence.value = answers.evidence(
                 self.pair,
-                self.picture.seen,
+                picture.seen,
                 self.predictions,
                 MODELS[self.model.value],
                 self.chosen_class.value,
@@ -223,7 +225,7 @@ class Panel(Controls):
 
     def _row(self, picture: Picture) -> tuple[str, ...]:
         """One line of the table: both models' answers, or why there is none."""
-        if picture.error:
+        if picture.seen is None:
             return (picture.name, "", "", "", "", picture.error)
         said = {role: self.pair.classifier(role).predict(picture.seen) for role in answers.TITLES}
         unsure = [role for role, p in said.items() if self.pair.unsure(role, p)]

@@ -1,8 +1,11 @@
 """The figures of data and results. Each function returns a matplotlib figure in style.py's look."""
 
+from collections.abc import Sequence
+
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from sklearn.metrics import auc, roc_curve
@@ -196,7 +199,9 @@ def patch_weights(
 
 
 @figure
-def ablation(rows: dict[str, dict[str, np.ndarray]], groups=("all", "few")) -> Figure:
+def ablation(
+    rows: dict[str, dict[str, np.ndarray]], groups: Sequence[str] = ("all", "few")
+) -> Figure:
     """Points with error bars (standard deviation over seeds), one row per recipe.
 
     `rows` is name → group → accuracies over seeds.
@@ -253,7 +258,7 @@ def growth(rows: list[dict]) -> Figure:
     return fig
 
 
-def _name_classes(ax, names: list[str]) -> None:
+def _name_classes(ax: Axes, names: list[str]) -> None:
     if len(names) <= 20:
         ax.set_xticks(range(len(names)), names, rotation=30 if max(map(len, names)) > 3 else 0)
     else:

@@ -7,7 +7,7 @@ nothing.
 """
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -74,13 +74,13 @@ class _Sum(torch.autograd.Function):
     """The sum over all processes. Every process's loss depends on it, so gradients add up, too."""
 
     @staticmethod
-    def forward(ctx, value: Tensor) -> Tensor:
+    def forward(ctx: Any, value: Tensor) -> Tensor:
         value = value.clone()
         dist.all_reduce(value)
         return value
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         gradient = gradient.clone()
         dist.all_reduce(gradient)
         return gradient
@@ -91,6 +91,11 @@ class BatchNorm(nn.BatchNorm2d):
 
     torch's own SyncBatchNorm does the same on GPUs and refuses CPUs.
     """
+
+    num_batches_tracked: Tensor  # none of these is None, as they can be in torch's
+    running_mean: Tensor
+    running_var: Tensor
+    momentum: float
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or count() == 1:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -43,7 +44,7 @@ def new_network(experiment: Experiment, data: LongTailedData, role: str) -> Patc
     """A network for the role with fresh weights from the experiment's seed, or ImageNet's."""
     size, classes = experiment.image_size, len(data.class_names)
     loss = experiment.teacher_loss if role == "teacher" else experiment.student_loss
-    settings = {"classifier": "cosine" if loss == "ldam_drw" else "linear"}
+    settings: dict[str, Any] = {"classifier": "cosine" if loss == "ldam_drw" else "linear"}
     settings |= dict(zip(("mean", "std"), channel_statistics(data.train.images), strict=True))
     with torch.random.fork_rng():
         seed_epoch(experiment.seed, role, epoch=-1 % 2**32)
@@ -117,6 +118,7 @@ def _train(
         f"{trainer.accelerator.device.type}, {among}, {numbers}{duration}."
     )
     history, network, seconds = trainer.fit(), trainer.plain, trainer.seconds
+    assert isinstance(network, PatchNetwork)  # as new_network made it
     metrics = {
         "test": evaluate_network(network, data.test, data.groups),
         "validation": evaluate_network(network, data.validation, data.groups),
@@ -145,7 +147,9 @@ def _memory_explained(experiment: Experiment) -> Iterator[None]:
         ) from error
 
 
-def train_on(processes: int, experiment: Experiment, data: LongTailedData, role: str):
+def train_on(
+    processes: int, experiment: Experiment, data: LongTailedData, role: str
+) -> tuple[PatchNetwork, dict]:
     """`train` on several processes of this machine, for notebooks; 1 trains in the kernel itself.
 
     Accelerate's notebook_launcher starts them, on all GPUs or on the CPU.
@@ -164,7 +168,7 @@ def _check(experiment: Experiment, data: LongTailedData) -> None:
     ClassLoss(experiment.student_loss, counts, experiment.student_tail_loss, head)
     recipe_named(experiment.distillation)
     for kind in (experiment.teacher_mix, experiment.student_mix):
-        Mixing(kind, counts, patch_weights=len)
+        Mixing(kind, counts, patch_weights=torch.ones_like)
     if experiment.teacher_mix in ("tail_patches", "local_crops"):
         raise ValueError(
             f"The teacher's images cannot be mixed by {experiment.teacher_mix!r}, which needs a "
@@ -172,7 +176,9 @@ def _check(experiment: Experiment, data: LongTailedData) -> None:
         )
 
 
-def _finished(experiment: Experiment, data: LongTailedData, role: str):
+def _finished(
+    experiment: Experiment, data: LongTailedData, role: str
+) -> tuple[PatchNetwork, dict] | None:
     path = experiment.model_file(role)
     if not path.exists():
         return None
@@ -216,7 +222,7 @@ def trainer_for(
     accelerator = accelerator_for(experiment.schedule.precision)
     schedule = experiment.schedule
     if teacher is not None:
-        teacher = teacher.to(accelerator.device, memory_format=torch.channels_last).eval()
+        teacher = teacher.to(accelerator.device).to(memory_format=torch.channels_last).eval()
     batches = Batches(
         data.train,
         schedule.batch_size,

@@ -7,11 +7,12 @@ import numpy as np
 from .class_folders import DataError
 from .experiments import Experiment
 from .longtail import cut, long_tailed_counts, sample_per_class
+from .mapped import MappedImages
 from .sources import Source, Sources, load_sources
 from .splits import split_file, write_split
 
 # The totals of the published cut (Cao et al. 2019); a build that misses them is wrong.
-PUBLISHED_TOTALS = {
+PUBLISHED_TOTALS: dict[tuple[str, float], int] = {
     ("cifar100", 10): 19_573,
     ("cifar100", 50): 12_608,
     ("cifar100", 100): 10_847,
@@ -65,11 +66,10 @@ def save_split(experiment: Experiment) -> Path:
 def readable_sources(sources: Sources, size: int) -> Sources:
     """The sources without their broken images, so that these take no place in a split."""
 
-    def sound(source: Source | None) -> Source | None:
-        if source is None:
-            return None
+    def sound(source: Source) -> Source:
         everything = np.arange(len(source.ids))
         images, readable = source.read(everything, size)
+        assert isinstance(images, MappedImages)  # as those of a folder are
         count_broken(readable)
         rows = everything[readable]
 
@@ -78,7 +78,8 @@ def readable_sources(sources: Sources, size: int) -> Sources:
 
         return Source(source.labels[rows], source.ids[rows], read)
 
-    return sources._replace(train=sound(sources.train), test=sound(sources.test))
+    test = sources.test and sound(sources.test)
+    return sources._replace(train=sound(sources.train), test=test)
 
 
 def merged(sources: Sources, below: int) -> Sources:
@@ -111,7 +112,9 @@ def _spare(labels: np.ndarray, kept: np.ndarray, counts: np.ndarray) -> np.ndarr
     return sample_per_class(labels, large, 0.1, seed=0, at_least=1)
 
 
-def _hold_out(names, labels: np.ndarray, per_class: int | float, seed: int) -> np.ndarray:
+def _hold_out(
+    names: list[str], labels: np.ndarray, per_class: int | float, seed: int
+) -> np.ndarray:
     """The test rows of a data set that has no official ones, fixed before the cut."""
     sizes = np.bincount(labels, minlength=len(names))
     needed = int(per_class) + 1 if per_class >= 1 else 4

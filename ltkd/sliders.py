@@ -5,6 +5,8 @@ import html
 import inspect
 import io
 from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -31,7 +33,7 @@ class Explorer:
 
     def __init__(self, draw: Callable[..., Figure], **choices: Sequence):
         self.draw, self.choices = draw, choices
-        self.alt = inspect.getdoc(draw).partition("\n")[0] if draw.__doc__ else draw.__name__
+        self.alt = (inspect.getdoc(draw) or draw.__name__).partition("\n")[0]
         parameters = inspect.signature(draw).parameters
         self.start = {name: parameters[name].default for name in choices}
         for name, value in self.start.items():
@@ -41,7 +43,7 @@ class Explorer:
     def __repr__(self) -> str:
         return f"<Sliders over {', '.join(self.choices)}; without a kernel the figure stands still>"
 
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict:
         still = {"text/plain": repr(self), "image/png": png(self.draw(**self.start))}
         try:
             return self.widget()._repr_mimebundle_() | still
@@ -55,7 +57,7 @@ class Explorer:
         picture = widgets.HTML()
         controls = {name: _control(widgets, name, self) for name in self.choices}
 
-        def redraw(change=None) -> None:
+        def redraw(change: object = None) -> None:
             figure = self.draw(**{name: control.value for name, control in controls.items()})
             picture.value = (
                 f'<img alt="{html.escape(self.alt)}" style="max-width: 100%" '
@@ -68,7 +70,7 @@ class Explorer:
         return widgets.VBox([*controls.values(), picture])
 
 
-def _control(widgets, name: str, explorer: Explorer):
+def _control(widgets: ModuleType, name: str, explorer: Explorer) -> Any:
     values = explorer.choices[name]
     kind = widgets.Dropdown if isinstance(values[0], str) else widgets.SelectionSlider
     return kind(

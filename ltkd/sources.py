@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -93,7 +93,7 @@ def cifar(experiment: Experiment) -> Sources:
     return _cifar_files(dataset, data_folders()[0])
 
 
-def _cifar_files(dataset, root: Path) -> Sources:
+def _cifar_files(dataset: Any, root: Path) -> Sources:
     try:
         splits = [dataset(root, train=train) for train in (True, False)]
     except Exception as error:  # torchvision's own checks, or pickle's on a damaged file
@@ -103,7 +103,7 @@ def _cifar_files(dataset, root: Path) -> Sources:
             f"then fetch {dataset.url} again."
         ) from error
 
-    def source(split) -> Source:
+    def source(split: Any) -> Source:
         images = split.data.transpose(0, 3, 1, 2)  # (N, 3, 32, 32)
 
         def read(rows, size):
@@ -193,8 +193,8 @@ def _split_folders(experiment: Experiment, path: Path) -> Sources:
     if names != test_names:
         odd = sorted(set(names) ^ set(test_names))
         raise DataError(f"{path}: train/ and test/ have different class folders: {', '.join(odd)}.")
-    pools = [_files(experiment, path, path / p, f) for p, f in (("train", train), ("test", test))]
-    return Sources(names, *pools, root=path)
+    pool = _files(experiment, path, path / "train", train)
+    return Sources(names, pool, _files(experiment, path, path / "test", test), root=path)
 
 
 def _files(

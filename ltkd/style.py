@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from functools import wraps
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from matplotlib import patheffects
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 PALETTE = sns.color_palette("colorblind")
@@ -24,11 +27,11 @@ def figure(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     """Draw in the project's style; close the figure, so that a notebook shows it once."""
 
     @wraps(draw)
-    def styled(*args, **options) -> Figure:
+    def styled(*args: Any, **options: Any) -> Figure:
         style = sns.axes_style("ticks", {"axes.spines.top": False, "axes.spines.right": False})
-        palette = {"axes.prop_cycle": plt.cycler(color=PALETTE)}
-        context = sns.plotting_context("notebook", font_scale=0.9)
-        with plt.rc_context({**style, **palette, **context, "figure.dpi": 100}):
+        style |= sns.plotting_context("notebook", font_scale=0.9)
+        style |= {"axes.prop_cycle": plt.cycler(color=PALETTE), "figure.dpi": 100}
+        with plt.rc_context(style):
             result = draw(*args, **options)
             result.set_layout_engine("constrained")
             plt.close(result)
@@ -37,28 +40,28 @@ def figure(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     return styled
 
 
-def plain_numbers(ax) -> None:
+def plain_numbers(ax: Axes) -> None:
     """A logarithmic x axis with 1, 2, 5, 10 … in place of powers of ten."""
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     ax.xaxis.set_minor_locator(NullLocator())
 
 
-def show_image(ax, image: np.ndarray, title: str = "") -> None:
+def show_image(ax: Axes, image: np.ndarray, title: str = "") -> None:
     """One image, uint8 (3, H, W), without axes."""
     ax.imshow(image.transpose(1, 2, 0))
     ax.axis("off")
     ax.set_title(title, fontsize=8)
 
 
-def show_grid(ax, side: int, parts: int) -> None:
+def show_grid(ax: Axes, side: int, parts: int) -> None:
     """White lines between the parts × parts patches of an image of `side` pixels."""
     for place in np.arange(1, parts) * side / parts - 0.5:
         ax.axhline(place, color="white", linewidth=0.8)
         ax.axvline(place, color="white", linewidth=0.8)
 
 
-def show_weights(ax, image: np.ndarray, weights: np.ndarray, top: float):
+def show_weights(ax: Axes, image: np.ndarray, weights: np.ndarray, top: float) -> AxesImage:
     """An image (3, H, W) under its patch weights (G, G), as colours and as numbers."""
     side, cell = image.shape[-1], image.shape[-1] / len(weights)
     show_image(ax, image)

@@ -96,7 +96,7 @@ def objective_for(
         class_loss = ClassLoss(experiment.teacher_loss, counts)
     else:
         class_loss = ClassLoss(experiment.student_loss, counts, experiment.student_tail_loss, head)
-        teacher = teacher.to(accelerator.device, memory_format=torch.channels_last).eval()
+        teacher = teacher.to(accelerator.device).to(memory_format=torch.channels_last).eval()
         distil = distillation_loss(experiment, data, teacher)
         ask = _teacher_outputs(experiment, data, teacher, accelerator, batches)
 

@@ -17,7 +17,8 @@ LONGEST = 22  # letters of a caption
 
 def captions(pictures: list[Picture], pair: ModelPair) -> tuple[list[str], list[str]]:
     """Captions, all different, and tooltips of the pictures."""
-    texts, tooltips, seen = [], [], Counter()
+    texts, tooltips = [], []
+    seen: Counter[str] = Counter()
     for picture in pictures:
         text, tooltip = _caption(picture, pair)
         seen[text] += 1  # buttons are told apart by their text

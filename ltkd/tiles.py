@@ -53,7 +53,8 @@ def tiles(
         splits.append(Split(images, labels, np.arange(len(labels))))
         masks.append(mask)
     names = [f"tiles {label}" for label in range(classes)]
-    return Tiles(LongTailedData("tiles", names, *splits), masks[-1])
+    train, validation, test = splits
+    return Tiles(LongTailedData("tiles", names, train, validation, test), masks[-1])
 
 
 def _compose(random, own, pool, labels, specific):

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from . import datasets
 from .files import progress
 
 
-def alternate(jobs: dict[str, Callable[[], object]], repetitions: int) -> dict[str, list[float]]:
+def alternate(jobs: Mapping[str, Callable[[], object]], repetitions: int) -> dict[str, list[float]]:
     """Seconds of every job, called in turn again and again; the first call of each is not timed.
 
     >>> {name: len(times) for name, times in alternate({"a": int, "b": int}, 3).items()}
@@ -65,7 +65,7 @@ def print_table(rows: list[dict]) -> None:
         print("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)))
 
 
-def _shown(value) -> str:
+def _shown(value: object) -> str:
     if isinstance(value, float):
         return f"{value:,.3g}" if abs(value) < 10 else f"{value:,.1f}"
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -30,7 +30,7 @@ class Step(NamedTuple):
     """Where the training stands."""
 
     epoch: int  # from 0
-    index: int  # of the batch in its epoch
+    index: int  # type: ignore[assignment]  # of the batch in its epoch; hides tuple.index
     done: float  # share of the training, 0..1
 
 
@@ -121,11 +121,12 @@ class Trainer:
         self.accelerator, self.state_file, self.identity = accelerator, state_file, identity
         self.seed, self.role, self.steps = seed, role, schedule.epochs * len(batches)
         self.repeat = repeat or schedule.epochs
-        network = network.to(accelerator.device, memory_format=torch.channels_last)
+        network = network.to(accelerator.device).to(memory_format=torch.channels_last)
         network = processes.share_batch_norm(network)
         optimizer = optimizer_for(network, schedule)
         average = get_ema_multi_avg_fn(schedule.ema)
-        self.plain, self.optimizer, self.history = network, optimizer, []
+        self.plain, self.optimizer = network, optimizer
+        self.history: list[dict[str, float]] = []
         self.seconds = 0.0  # spent on the epochs of the history, over all sessions
         self.averaged = (
             AveragedModel(network, multi_avg_fn=average, use_buffers=True) if schedule.ema else None

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from .batches import Batch
 from .datasets import LongTailedData
 from .experiments import Experiment
+from .networks import PatchNetwork
 from .runs import trainer_for
 from .training import Objective, Step
 
@@ -19,7 +20,7 @@ Extra = Callable[[Batch, Tensor], dict[str, Tensor]]
 def trial(
     experiment: Experiment,
     data: LongTailedData,
-    teacher: nn.Module | None = None,
+    teacher: PatchNetwork | None = None,
     network: nn.Module | None = None,
     extra: Extra | None = None,
 ) -> nn.Module:

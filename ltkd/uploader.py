@@ -40,7 +40,7 @@ class Uploader(anywidget.AnyWidget):
         self.arrived: list[Upload] = []
         self.on_msg(self.receive)
 
-    def receive(self, widget, about: dict, buffers: list) -> None:
+    def receive(self, widget: object, about: dict, buffers: list) -> None:
         """Take one file from the browser; the last one completes `value`."""
         if about["place"] == 0:
             self.arrived = []

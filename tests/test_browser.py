@@ -106,7 +106,8 @@ def wait_for(address: str, server: subprocess.Popen, log: Path) -> str:
     while time.monotonic() < end and server.poll() is None:
         try:
             urllib.request.urlopen(f"{address}static/no-such-file", timeout=5)
-        except urllib.error.HTTPError:
+        except urllib.error.HTTPError as error:
+            error.close()
             return address
         except OSError:
             time.sleep(0.2)

@@ -285,6 +285,6 @@ def test_spoilt_files_are_images_or_image_errors(capfd):
         outcomes[check_spoilt(content)] += 1
 
     check()
-    assert min(outcomes.values()) > 50  # the damage is neither always fatal nor always harmless
+    assert min(outcomes.values()) > 30  # the damage is neither always fatal nor always harmless
     printed = capfd.readouterr()
     assert printed.out == printed.err == ""

@@ -104,7 +104,8 @@ def test_the_first_missing_file_is_named(cars):
 
 def test_the_split_that_ships_does_not_fit_other_cars(cars):
     experiment = replace(Experiment.named("stanford-cars-lt"), image_size=8)
-    first = next(line for line in find_split(experiment).open() if line.startswith("train"))
+    lines = find_split(experiment).read_text().splitlines()
+    first = next(line for line in lines if line.startswith("train"))
     numbers = [name for name in first.split("\t")[2:] if int(name[11:16]) > 24]
     with pytest.raises(DataError, match=re.escape(f"{numbers[0].strip()} is missing")) as error:
         build(experiment)
