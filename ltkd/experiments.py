@@ -311,7 +311,7 @@ EXPERIMENTS = {
             expected="teacher 79.5 ± 0.1, student 89.2 ± 1.5 (seeds 0 to 2); 35 s on 2 cores",
         ),
         *(
-            # what did best on the validation images, see saved_model/cifar100-lt-depth8/ablation.json
+            # best on validation images: saved_model/cifar100-lt-depth8/ablation.json
             Experiment(name, source, teacher_loss="balanced_softmax", distillation="kd")
             for name, source in (("cifar10-lt", "cifar10"), ("cifar100-lt", "cifar100"))
         ),

@@ -6,6 +6,7 @@ images are decoded.
 
 import os
 import re
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -236,6 +237,8 @@ def _resize(images: np.ndarray, size: int) -> np.ndarray:
 
 def _download(download: Callable[[Path], object], name: str, where: str) -> None:
     root = data_folders()[0]
+    # torchvision 0.29 unpacks without a filter, so an archive could write outside the folder
+    tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
     try:
         root.mkdir(parents=True, exist_ok=True)
         download(root)
