@@ -17,6 +17,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,7 @@ def copy_of_project(folder: Path) -> Path:
 def stages(module: str, copy: Path) -> dict[str, list[str]]:
     """Name of each stage → arguments of pytest."""
     plain = ["-o", "addopts=", "-m", "not realdata"]
-    own = [f"tests/test_{m}.py" for m in [module, *FURTHER.get(module, [])]]
+    own = [f"tests/{name}.py" for name in (f"test_{module}", *FURTHER.get(module, []))]
     own = [f for f in own if (copy / f).exists()]
     others = [f"tests/{f.name}" for f in sorted((copy / "tests").glob("test_*.py"))]
     others = [f for f in others if f not in own and not f.endswith(LATE)]
@@ -79,14 +80,11 @@ def run(arguments: list[str], copy: Path) -> tuple[int, str]:
     log = copy.parent / "log"
     child = os.fork()
     if not child:
-        with log.open("wb") as out:
-            os.dup2(out.fileno(), 1)
-            os.dup2(out.fileno(), 2)
-        os.setsid()
-        os.chdir(copy)
-        os.environ["PYTHONPATH"] = str(copy)
-        sys.path.insert(0, str(copy))
-        os._exit(pytest.main(["-x", "-q", "--no-header", "--tb=no", *arguments]))
+        try:
+            os._exit(_tests(arguments, copy, log))
+        except BaseException:
+            traceback.print_exc()
+            os._exit(4)  # never back into this process's code, which would clean up behind it
     end = time.monotonic() + 60 * MINUTES
     while (done := os.waitpid(child, os.WNOHANG))[0] == 0:
         if time.monotonic() > end:
@@ -97,11 +95,25 @@ def run(arguments: list[str], copy: Path) -> tuple[int, str]:
     return os.waitstatus_to_exitcode(done[1]), log.read_text(errors="replace")
 
 
+def _tests(arguments: list[str], copy: Path, log: Path) -> int:
+    with log.open("wb") as out:
+        os.dup2(out.fileno(), 1)
+        os.dup2(out.fileno(), 2)
+    os.setsid()
+    os.chdir(copy)
+    os.environ["PYTHONPATH"] = str(copy)
+    sys.path.insert(0, str(copy))
+    early = "ignore::pytest.PytestAssertRewriteWarning"  # preload has imported plugins already
+    return pytest.main(["-x", "-q", "--no-header", "--tb=no", "-W", early, *arguments])
+
+
 def caught(module: str, copy: Path) -> str | None:
     """The stage that notices the fault, and the test."""
     for stage, arguments in stages(module, copy).items():
         code, said = run(["-p", "no:cacheprovider", *arguments], copy)
         failed = re.findall(r"^(?:FAILED|ERROR) (.*?)(?: - .*)?$", said, re.MULTILINE)
+        if code == pytest.ExitCode.NO_TESTS_COLLECTED:  # a module without tests of its own
+            continue
         if code and not failed:  # pytest itself did not work: that notices nothing
             raise SystemExit(f"{stage} of {module} ended with {code}:\n{said}")
         if code:

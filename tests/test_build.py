@@ -162,6 +162,16 @@ def test_one_wrong_byte_is_noticed(small, capsys):
     assert "is built again" in capsys.readouterr().out
 
 
+def test_labels_that_do_not_fit_the_counts_are_noticed(small, capsys):
+    first = build(small)
+    with np.load(small.built_file) as archive:
+        arrays = dict(archive)
+    arrays["train_labels"] = np.zeros_like(arrays["train_labels"])
+    np.savez(small.built_file, **arrays)
+    assert same(build(small), first)
+    assert "is damaged" in capsys.readouterr().out
+
+
 def write_foreign(path, kind: str) -> None:
     if kind == "another npz":
         np.savez(path, x=np.arange(3))
