@@ -54,6 +54,8 @@ def test_digits_rows_are_what_scikit_learn_has_there(digits):
     small = bunch.images[digits.test.sources[5]]
     large = digits.test.images[5, 0].reshape(8, 4, 8, 4).mean((1, 3)) / 255 * 16
     assert np.corrcoef(small.ravel(), large.ravel())[0, 1] > 0.95
+    assert digits.test.images.max() == 255  # 16 of scikit-learn's 16 shades
+    assert large.mean() == pytest.approx(small.mean(), rel=0.02)
 
 
 def test_splits_share_no_image(digits, small):
