@@ -14,7 +14,7 @@ from torchvision.models import ResNet as TorchvisionResNet
 from torchvision.models import VisionTransformer
 
 from .files import shown
-from .networks import PatchNetwork, ResNet
+from .networks import PatchNetwork
 
 HEADS = ("avgpool", "dropout", "fc", "flatten", "head", "classifier")
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and standard deviation
@@ -143,15 +143,6 @@ def backbone_for(
     if weights:
         network.load_imagenet()
     return network.train()
-
-
-def network_from(settings: dict) -> PatchNetwork:
-    """The network that has these settings, with fresh weights.
-
-    >>> network_from(ResNet(3, depth=8).settings).settings["depth"]
-    8
-    """
-    return Backbone(**settings) if "backbone" in settings else ResNet(**settings)
 
 
 def imagenet_weights(name: str) -> dict[str, Tensor]:

@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 
 from . import __version__
-from .backbones import network_from
 from .datasets import LongTailedData
 from .experiments import Experiment
 from .files import write_atomically
-from .networks import PatchNetwork
+from .networks import PatchNetwork, ResNet
 
 FORMAT = "ltkd-model"
 VERSION = 1
+LARGE = 2**25  # weights: 128 MiB
 
 
 class CheckpointError(Exception):
@@ -63,6 +63,19 @@ def save_checkpoint(
     write_atomically(path, lambda file: torch.save(content, file))
 
 
+def network_from(settings: dict) -> PatchNetwork:
+    """The network that has these settings, with fresh weights.
+
+    >>> network_from(ResNet(3, depth=8).settings).settings["depth"]
+    8
+    """
+    if "backbone" not in settings:
+        return ResNet(**settings)
+    from .backbones import Backbone  # imports torchvision, which takes most of a second
+
+    return Backbone(**settings)
+
+
 def load_checkpoint(path: Path, classes: int | None = None) -> tuple[PatchNetwork, dict]:
     """Return the network, in evaluation mode on the CPU, and the file's other content.
 
@@ -91,12 +104,12 @@ def load_checkpoint(path: Path, classes: int | None = None) -> tuple[PatchNetwor
 def _check_shapes(content: dict) -> None:
     """Raise an error where the weights are not those of the network that the file describes.
 
-    The network is made without memory first: a small file can describe an enormous one.
+    A large network is made without memory first: a small file can describe an enormous one.
     """
     settings, weights = content["network"], content["weights"]
     if settings.get("depth", 0) > len(weights):  # every layer has a tensor at least
         raise ValueError("fewer weights than layers")
-    with torch.device("meta"):
+    with torch.device("meta" if _large(settings) else "cpu"):
         wanted = network_from(settings).state_dict()
     if list(wanted) != list(weights):
         raise ValueError("other names")
@@ -109,6 +122,17 @@ def _check_shapes(content: dict) -> None:
     lengths = {len(content["counts"]), *map(len, content["groups"].values()), settings["classes"]}
     if lengths != {classes}:
         raise ValueError("class names, counts and groups of different lengths")
+
+
+def _large(settings: dict) -> bool:
+    """Whether the network may have more than LARGE weights.
+
+    Networks without memory make torch import for most of a second, so small ones do without.
+    """
+    if "backbone" in settings:
+        return True
+    channels = 4 * settings["width"]  # of a ResNet's last stage
+    return settings["depth"] * 9 * channels**2 + settings["classes"] * channels > LARGE
 
 
 def _read(path: Path) -> dict:

@@ -8,8 +8,8 @@ import torch
 import torchvision
 
 from ltkd import backbones
-from ltkd.backbones import Backbone, backbone_for, network_from
-from ltkd.checkpoints import load_checkpoint, save_checkpoint
+from ltkd.backbones import Backbone, backbone_for
+from ltkd.checkpoints import load_checkpoint, network_from, save_checkpoint
 from ltkd.datasets import LongTailedData, Split
 from ltkd.experiments import SCHEDULES, Experiment
 from ltkd.networks import ResNet, image_logits

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -63,6 +64,20 @@ def test_every_seed_says_how_it_was_made(file):
         assert row["machine"]["device"]
         assert row["versions"]["torch"]
         assert all(row[role]["seconds"] > 0 for role in ROLES)
+
+
+@shipped
+def test_loading_imports_nothing_large(file):
+    """torchvision, and what torch fetches for networks without memory, take most of a second."""
+    code = f"""
+import sys, torch
+before = set(sys.modules)
+from ltkd.classifier import Classifier
+Classifier.load({str(file.with_name("student_model.pth"))!r})
+print({{"torchvision", "sympy", "sklearn", "matplotlib"}} & (set(sys.modules) - before))
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "set()"
 
 
 def test_only_weights_and_numbers_are_shipped():
