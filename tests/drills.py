@@ -138,8 +138,8 @@ def small_disk(size: str):
         try:
             yield (
                 Path(folder),
-                lambda flags, options=b"": libc.mount(
-                    b"tmpfs", folder.encode(), b"tmpfs", flags, options
+                lambda flags, options: libc.mount(
+                    b"tmpfs", folder.encode(), b"tmpfs", flags, options.encode()
                 ),
             )
         finally:
@@ -158,7 +158,7 @@ def disk() -> None:
         wanted = content(home)
     with small_disk("16m") as (home, mount):
         assert finish(home, "build")[0] == 0
-        for size in range(250, 4000, 250):  # KiB beside what is there
+        for size in range(20, 4000, 60):  # KiB beside what is there
             used = sum(f.stat().st_size for f in home.rglob("*") if f.is_file())
             mount(REMOUNT, f"size={used // 1024 + size}k")
             code, said = finish(home)

@@ -113,8 +113,9 @@ def main(users: int = 10, minutes: float = 10) -> None:
         command = ["voila", "05_classifier_panel.ipynb", "--no-browser", *server_options()]
         with browser.serving(command, "Voila.port", place) as address:
             try:
-                urllib.request.urlopen(address, timeout=60)
-                print("ANSWERED WITHOUT A TOKEN")
+                with urllib.request.urlopen(address, timeout=60) as page:
+                    if "/login" not in page.url:
+                        print("ANSWERED WITHOUT A TOKEN")
             except urllib.error.HTTPError as error:
                 print(f"without a token: {error.code}")
             log = Path(folder) / "voila.log"
