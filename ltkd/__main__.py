@@ -26,7 +26,8 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument(flag, type=kind, help=HELP[option], metavar=option.upper())
         if job == "ablation":
             sub.add_argument("--seeds", type=int, default=3, help="students per row")
-            sub.add_argument("--rows", default="*", help="a pattern: only rows whose name fits")
+            about = "patterns: only rows whose name fits one of them"
+            sub.add_argument("--rows", nargs="+", default=[], help=about)
         if job == "notebooks":
             sub.add_argument("--save", action="store_true", help="save the outputs in notebooks/")
     about = "Measure speed: print a table and write saved_model/benchmarks/NAME.json."
@@ -97,6 +98,13 @@ def evaluate(experiment: Experiment, options: dict) -> None:
     print(table({"Teacher": summary["teacher"], "Student": summary["student"]}))
 
 
+def halve(experiment: Experiment, options: dict) -> None:
+    """Store the trained models in half precision, where that costs no accuracy."""
+    from .halving import halve
+
+    halve(experiment, datasets.build(experiment))
+
+
 def notebooks(experiment: Experiment, options: dict) -> None:
     """Execute the five notebooks, one after another."""
     from .notebooks import run_all
@@ -146,6 +154,7 @@ JOBS = {
     "teacher": teacher,
     "student": student,
     "evaluate": evaluate,
+    "halve": halve,
     "ablation": ablation,
     "notebooks": notebooks,
 }

@@ -6,6 +6,7 @@ table is written after every student, and a stopped run goes on where it was.
 
 import json
 import statistics
+from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
 from itertools import product
@@ -38,8 +39,8 @@ CONTROLS = {
 }
 
 
-def rows(pattern: str = "*") -> dict[str, dict]:
-    """The rows of the table whose name fits the pattern: name → fields of the experiment.
+def rows(*patterns: str) -> dict[str, dict]:
+    """The rows of the table whose name fits a pattern, all if none is given: name → fields.
 
     The teachers; every recipe with every teacher; every way of mixing with four of the recipes.
 
@@ -52,7 +53,11 @@ def rows(pattern: str = "*") -> dict[str, dict]:
             continue
         name = row_name(recipe, teacher, mix)
         table.setdefault(name, fields | {"distillation": recipe, "student_mix": mix})
-    return {name: fields for name, fields in table.items() if fnmatch(name, pattern)}
+    return {
+        name: fields
+        for name, fields in table.items()
+        if any(fnmatch(name, pattern) for pattern in patterns or ("*",))
+    }
 
 
 def row_name(recipe: str, teacher: str, mix: str) -> str:
@@ -65,18 +70,18 @@ def row_name(recipe: str, teacher: str, mix: str) -> str:
     return ", ".join(word for word in words if word)
 
 
-def ablation(experiment: Experiment, seeds: int = 3, pattern: str = "*") -> list[dict]:
-    """Train the rows that fit `pattern`, for every seed, and return all rows measured so far.
+def ablation(experiment: Experiment, seeds: int = 3, patterns: Sequence[str] = ()) -> list[dict]:
+    """Train the rows that fit one of `patterns`, for every seed; return all measured so far.
 
     A row is a student or, to compare with, a teacher alone.
 
     They are kept in saved_model/<experiment>/ablation.json. Validation accuracy decides; test
     accuracy, read once after the last epoch, stands beside it. Raises ValueError where no row fits.
     """
-    wanted = rows(pattern)
+    wanted = rows(*patterns)
     if not wanted:
         raise ValueError(
-            f"No row fits {pattern!r}; a row is named by recipe, teacher and mixing, as in "
+            f"No row fits {' or '.join(map(repr, patterns))}; a row is named by recipe, teacher and mixing, as in "
             f"'kd, a wider teacher, cutmix'; '*' stands for anything."
         )
     file = experiment.model_folder / "ablation.json"
@@ -92,6 +97,7 @@ def ablation(experiment: Experiment, seeds: int = 3, pattern: str = "*") -> list
         done.append(row | {key: metrics[key] for key in ("seconds", "parameters")})
         about: dict[str, Any] = {"command": f"{command(experiment, ('ablation',))} --seeds {seeds}"}
         about |= {"experiment": experiment.as_dict(), "machine": machine(), "versions": versions()}
+        about |= {"remark": data.remark}
         write_json(file, about | {"rows": done})
     print(table(done))
     return done

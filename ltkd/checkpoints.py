@@ -45,7 +45,7 @@ def save_checkpoint(
     history: list[dict[str, float]],
 ) -> None:
     """Write a model and all that is needed to use it: plain values and tensors only."""
-    content = {
+    write_checkpoint(path, {
         "format": FORMAT,
         "version": VERSION,
         "role": role,
@@ -59,8 +59,29 @@ def save_checkpoint(
         "metrics": metrics,
         "history": history,
         "versions": versions(),
-    }
+    })  # fmt: skip
+
+
+def write_checkpoint(path: Path, content: dict) -> None:
+    """Write what `load_checkpoint` gave, or part of it exchanged."""
     write_atomically(path, lambda file: torch.save(content, file))
+
+
+def halved(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights in float16; vectors (biases, BatchNorm) are few and stay as they are.
+
+    >>> halved({"weight": torch.ones(2, 2), "bias": torch.ones(2)})["weight"].dtype
+    torch.float16
+    """
+    return {name: value.half() if value.ndim > 1 else value for name, value in weights.items()}
+
+
+def _whole(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights in float32, in which networks compute."""
+    return {
+        name: value.float() if value.dtype == torch.float16 else value
+        for name, value in weights.items()
+    }
 
 
 def network_from(settings: dict) -> PatchNetwork:
@@ -77,7 +98,7 @@ def network_from(settings: dict) -> PatchNetwork:
 
 
 def load_checkpoint(path: Path, classes: int | None = None) -> tuple[PatchNetwork, dict]:
-    """Return the network, in evaluation mode on the CPU, and the file's other content.
+    """Return the network, in evaluation mode on the CPU and in float32, and the file's content.
 
     Nothing in the file is executed (`weights_only=True`). Raises CheckpointError where the file is
     missing, damaged, not ours, from a later version, or for another number of classes.
@@ -85,6 +106,7 @@ def load_checkpoint(path: Path, classes: int | None = None) -> tuple[PatchNetwor
     path = Path(path)
     content = _read(path)
     try:
+        content["weights"] = _whole(content["weights"])
         _check_shapes(content)
         network = network_from(content["network"])
         network.load_state_dict(content["weights"])

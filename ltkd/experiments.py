@@ -133,11 +133,21 @@ class Experiment:
         for option, kind in OPTIONS.items():
             if option in changes:
                 changes[option] = _parse(option, changes[option], kind)
-        plan = changes.pop("schedule", experiment.schedule.name)
-        if plan not in SCHEDULES:
-            raise ValueError(f"Unknown schedule {plan!r}; choose one of {', '.join(SCHEDULES)}.")
-        epochs = changes.pop("epochs", SCHEDULES[plan].epochs)
-        return replace(experiment, schedule=replace(SCHEDULES[plan], epochs=epochs), **changes)
+        schedule = experiment.usual_schedule(changes.pop("schedule", experiment.schedule.name))
+        epochs = changes.pop("epochs", schedule.epochs)
+        return replace(experiment, schedule=replace(schedule, epochs=epochs), **changes)
+
+    def usual_schedule(self, name: str) -> Schedule:
+        """The schedule of that name: the named experiment's own, or that of SCHEDULES.
+
+        Raises ValueError, listing the names, if there is none.
+        """
+        own = self.default().schedule
+        if name == own.name:
+            return own
+        if name not in SCHEDULES:
+            raise ValueError(f"Unknown schedule {name!r}; choose one of {', '.join(SCHEDULES)}.")
+        return SCHEDULES[name]
 
     @property
     def data_name(self) -> str:
@@ -224,14 +234,14 @@ class Experiment:
         return "".join(values)
 
     def _schedule_tag(self) -> str:
-        name, default = self.schedule.name, self.default().schedule.name
-        plan = SCHEDULES.get(name)
+        name, own = self.schedule.name, self.default().schedule
+        usual = own if name == own.name else SCHEDULES.get(name)
         changed = [
             f.name
             for f in fields(Schedule)
-            if plan and getattr(plan, f.name) != getattr(self.schedule, f.name)
+            if usual and getattr(usual, f.name) != getattr(self.schedule, f.name)
         ]
-        tag = f"-{name}" if name != default else ""
+        tag = f"-{name}" if name != own.name else ""
         return tag + "".join(f"-{f}{_plain(getattr(self.schedule, f))}" for f in changed)
 
 
@@ -321,12 +331,17 @@ EXPERIMENTS = {
                 source,
                 imbalance_factor=10,
                 image_size=64,
-                schedule=SCHEDULES["photographs"],
+                depth=8,
+                stem_stride=2,
+                width=32,
+                teacher_width=32,
+                teacher_loss="balanced_softmax",
+                schedule=replace(SCHEDULES["photographs"], epochs=epochs),
             )
-            for name, source in (
-                ("stanford-cars-lt", "stanford_cars"),
-                ("caltech256-lt", "caltech256"),
-                ("caltech257-lt", "caltech257"),  # with the clutter class
+            for name, source, epochs in (
+                ("stanford-cars-lt", "stanford_cars", 30),
+                ("caltech256-lt", "caltech256", 20),
+                ("caltech257-lt", "caltech257", 20),  # with the clutter class
             )
         ),
     )

@@ -22,7 +22,7 @@ from .checkpoints import CheckpointError, load_checkpoint, save_checkpoint, vers
 from .datasets import LongTailedData, Split
 from .estimates import spoken, training_seconds
 from .evaluation import compare, evaluate, evaluate_network, predict, reliability, softmax
-from .experiments import OPTIONS, ROLES, SCHEDULES, STUDENT_TAGS, Experiment
+from .experiments import OPTIONS, ROLES, STUDENT_TAGS, Experiment
 from .files import claimed, shown, write_json
 from .losses import ClassLoss
 from .mixing import Mixing
@@ -268,7 +268,7 @@ def results(experiment: Experiment, data: LongTailedData) -> dict:
     distillation = distillation_loss(experiment, data, networks["teacher"])
     mean = distillation.mean_posterior
     summary["mean_posterior"] = None if mean is None else mean.tolist()
-    summary["test_images"] = len(data.test.labels)
+    summary["test_images"], summary["remark"] = len(data.test.labels), data.remark
     summary["command"] = command(experiment)
     summary["machine"] = machine()
     summary["versions"] = versions()
@@ -305,7 +305,7 @@ def command(experiment: Experiment, jobs: tuple[str, ...] = ("student", "evaluat
     plan, usual = experiment.schedule, default.schedule
     values = {
         "schedule": (plan.name, usual.name),
-        "epochs": (plan.epochs, SCHEDULES[plan.name].epochs),
+        "epochs": (plan.epochs, experiment.usual_schedule(plan.name).epochs),
     }
     values |= {o: (getattr(experiment, o), getattr(default, o)) for o in OPTIONS if o not in values}
     words = [shlex.quote(experiment.base)]

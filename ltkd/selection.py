@@ -42,8 +42,8 @@ def choose_rows(experiment: Experiment, sources: Sources) -> dict[str, np.ndarra
             f"the files of {experiment.source} are incomplete."
         )
     unused = np.setdiff1d(rows, kept)
-    if not len(unused):  # the natural profile, say: larger classes give up a tenth
-        unused = _spare(labels, kept, counts)
+    if 2 * len(np.unique(labels[unused])) < len(names):  # the natural profile, say
+        unused = np.union1d(unused, _spare(labels, kept, counts))
     validation = sample_per_class(labels, unused, experiment.validation, seed=0)
     kept = kept[~np.isin(kept, validation)]
     return {"train": kept, "validation": validation} | chosen

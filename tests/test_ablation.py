@@ -32,6 +32,14 @@ def test_every_recipe_stands_with_every_teacher_and_four_with_every_mixing():
     assert len({replace(base, **fields).name for fields in students.values()}) == len(students)
 
 
+def test_several_patterns_give_the_rows_of_each():
+    assert list(rows("none, cutmix", "teacher alone, a w*")) == [
+        "teacher alone, a wider teacher",
+        "none, cutmix",
+    ]
+    assert list(rows()) == list(rows("*"))
+
+
 def test_every_control_is_a_row():
     recipes = {name.split(", ")[0] for name in rows()}
     assert set(module.CONTROLS) <= recipes
@@ -79,7 +87,7 @@ def test_it_trains_what_is_missing_and_keeps_the_rest(digits, quick, home, monke
     monkeypatch.setattr(module, "build", lambda experiment: digits)
     monkeypatch.setattr(module, "train", lambda e, d, r: trained.append(e) or train(e, d, r))
     pattern = "none*t*"  # none, cutmix · none, tail_cutmix · none, tail_patches
-    first = ablation(quick, seeds=1, pattern=pattern)
+    first = ablation(quick, seeds=1, patterns=[pattern])
     assert [e.student_mix for e in trained] == ["cutmix", "tail_cutmix", "tail_patches"]
     file = quick.model_folder / "ablation.json"
     content = json.loads(file.read_text())
@@ -88,7 +96,7 @@ def test_it_trains_what_is_missing_and_keeps_the_rest(digits, quick, home, monke
     content["rows"].pop(1)
     file.write_text(json.dumps(content))
     trained.clear()
-    again = ablation(quick, seeds=1, pattern=pattern)
+    again = ablation(quick, seeds=1, patterns=[pattern])
     assert [e.student_mix for e in trained] == ["tail_cutmix"]
     assert {row["row"] for row in again} == {row["row"] for row in first}
     assert "none, cutmix" in capsys.readouterr().out
@@ -96,7 +104,7 @@ def test_it_trains_what_is_missing_and_keeps_the_rest(digits, quick, home, monke
 
 def test_a_teacher_alone_is_a_row(digits, quick, home, monkeypatch):
     monkeypatch.setattr(module, "build", lambda experiment: digits)
-    (row,) = ablation(quick, seeds=1, pattern="teacher alone, a Balanced*")
+    (row,) = ablation(quick, seeds=1, patterns=["teacher alone, a Balanced*"])
     assert (
         row["command"]
         == "python -m ltkd teacher digits-lt --epochs 1 --teacher-loss balanced_softmax"
@@ -108,4 +116,4 @@ def test_a_teacher_alone_is_a_row(digits, quick, home, monkeypatch):
 
 def test_a_pattern_that_fits_no_row_is_refused(quick):
     with pytest.raises(ValueError, match="No row fits 'kdd'; a row is named by recipe, teacher"):
-        ablation(quick, pattern="kdd")
+        ablation(quick, patterns=["kdd"])

@@ -125,6 +125,13 @@ def test_a_natural_tail_wastes_no_image(small):
     assert data.counts.tolist() == [23, 15, 7]
 
 
+def test_a_cut_that_leaves_next_to_nothing_gives_up_a_tenth_too(small):
+    data = build(replace(small, imbalance_factor=3))  # of 24, 16, 8 all but three images are kept
+    assert np.bincount(data.validation.labels).tolist() == [2, 3 + 1, 1]
+    assert data.counts.tolist() == [22, 12, 7]
+    assert not set(data.train.sources) & set(data.validation.sources)
+
+
 def test_where_all_classes_are_small_the_largest_spares_an_image(tmp_path, write_classes):
     write_classes(tmp_path / "pets", {"cat": 4, "dog": 5})
     data = build(replace(Experiment.from_folder(tmp_path / "pets"), image_size=8))

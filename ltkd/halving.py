@@ -1,0 +1,36 @@
+"""Trained models in half precision, at half the size: python -m ltkd halve EXPERIMENT."""
+
+from .checkpoints import halved, load_checkpoint, write_checkpoint
+from .datasets import LongTailedData
+from .evaluation import evaluate_network
+from .experiments import ROLES, Experiment
+from .files import shown
+
+TOLERANCE = 0.1  # points of accuracy on the validation images
+
+
+def halve(experiment: Experiment, data: LongTailedData) -> dict[str, float]:
+    """Store teacher and student in float16, each if its validation accuracy stays within TOLERANCE.
+
+    Returns the change of each in points. Accuracies in a file that is written anew are those of the
+    model that it holds. Raises CheckpointError where a model is missing.
+    """
+    changes = {}
+    for role in ROLES:
+        path = experiment.model_file(role)
+        network, content = load_checkpoint(path, len(data.class_names))
+        before = evaluate_network(network, data.validation, data.groups)["all"]
+        weights = halved(content["weights"])
+        network.load_state_dict(weights)  # computes in float32, with what float16 has kept
+        metrics = {
+            split: evaluate_network(network, getattr(data, split), data.groups)
+            for split in ("validation", "test")
+        }
+        changes[role] = metrics["validation"]["all"] - before
+        kept = abs(changes[role]) <= TOLERANCE
+        if kept:
+            content["metrics"] |= metrics
+            write_checkpoint(path, content | {"weights": weights})
+        verdict = "is in half precision now" if kept else "stays in full precision"
+        print(f"{shown(path)} {verdict}: {changes[role]:+.2f} points on the validation images.")
+    return changes
