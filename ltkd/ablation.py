@@ -80,8 +80,9 @@ def ablation(experiment: Experiment, seeds: int = 3, patterns: Sequence[str] = (
     """
     wanted = rows(*patterns)
     if not wanted:
+        given = " or ".join(map(repr, patterns))
         raise ValueError(
-            f"No row fits {' or '.join(map(repr, patterns))}; a row is named by recipe, teacher and mixing, as in "
+            f"No row fits {given}; a row is named by recipe, teacher and mixing, as in "
             f"'kd, a wider teacher, cutmix'; '*' stands for anything."
         )
     file = experiment.model_folder / "ablation.json"
@@ -99,7 +100,7 @@ def ablation(experiment: Experiment, seeds: int = 3, patterns: Sequence[str] = (
         about |= {"experiment": experiment.as_dict(), "machine": machine(), "versions": versions()}
         about |= {"remark": data.remark}
         write_json(file, about | {"rows": done})
-    print(table(done))
+    print(table(done), *lead(done, default_row(experiment)), sep="\n")
     return done
 
 
@@ -118,7 +119,7 @@ def table(done: list[dict], split: str = "validation") -> str:
     The last column gives the mean difference to each control with the same seeds, teacher and
     mixing, and its standard error.
     """
-    values = _by_row(done, split)
+    values = by_row(done, split)
     lines = []
     for name, own in sorted(values.items(), key=lambda item: -statistics.mean(item[1].values())):
         gains = "; ".join(
@@ -144,11 +145,21 @@ def gains_over_controls(
     recipe, teacher, mix = (*name.split(", "), "none", "none")[:3]
     found = {}
     for control in CONTROLS.get(recipe, ()):
-        theirs = values.get(row_name(control, teacher, mix), {})
-        pairs = [own - theirs[seed] for seed, own in values[name].items() if seed in theirs]
-        if pairs:
-            found[control] = statistics.mean(pairs), deviation(pairs) / len(pairs) ** 0.5
+        if gained := gain(values[name], values.get(row_name(control, teacher, mix), {})):
+            found[control] = gained
     return found
+
+
+def gain(own: dict[int, float], theirs: dict[int, float]) -> tuple[float, float] | None:
+    """The mean difference over the seeds that both have, and its standard error; None if none.
+
+    >>> gain({0: 41.0, 1: 43.0}, {0: 40.0, 1: 40.0, 2: 0.0})
+    (2.0, 1.0)
+    """
+    pairs = [value - theirs[seed] for seed, value in own.items() if seed in theirs]
+    if not pairs:
+        return None
+    return statistics.mean(pairs), deviation(pairs) / len(pairs) ** 0.5
 
 
 def deviation(values: list[float]) -> float:
@@ -156,8 +167,33 @@ def deviation(values: list[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else float("nan")
 
 
-def _by_row(done: list[dict], split: str) -> dict[str, dict[int, float]]:
+def default_row(experiment: Experiment) -> str | None:
+    """The row that is the experiment itself, None if there is none."""
+    same = (name for name, f in rows().items() if replace(experiment, **f) == experiment)
+    return next((name for name in same if not name.startswith(ALONE)), None)
+
+
+def lead(done: list[dict], own: str | None, split: str = "test") -> list[str]:
+    """What a row is ahead of every other by, over all images and by group, as lines of text."""
+    by_group = {group: by_row(done, split, group) for group in ("all", *GROUPS)}
+    if own not in by_group["all"]:
+        return []
+    lines = [f"On the {split} images “{own}” is ahead, in points (mean ± standard error), by"]
+    lines.append("".join(f"{group:>14}" for group in by_group))
+    for other in by_group["all"]:
+        gains = [gain(values.get(own, {}), values.get(other, {})) for values in by_group.values()]
+        if other != own and gains[0]:
+            cells = (f"{g[0]:+.1f} ± {g[1]:.1f}" if g else "–" for g in gains)
+            lines.append("".join(f"{cell:>14}" for cell in cells) + f"  of {other}")
+    return lines
+
+
+def by_row(
+    done: list[dict], split: str = "validation", group: str = "all"
+) -> dict[str, dict[int, float]]:
+    """Accuracies by row and seed: row → seed → percent; a row without such a group is left out."""
     values: dict[str, dict[int, float]] = {}
     for row in done:
-        values.setdefault(row["row"], {})[row["seed"]] = row[split]["all"]
+        if row[split][group] is not None:
+            values.setdefault(row["row"], {})[row["seed"]] = row[split][group]
     return values

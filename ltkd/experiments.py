@@ -339,7 +339,7 @@ EXPERIMENTS = {
                 schedule=replace(SCHEDULES["photographs"], epochs=epochs),
             )
             for name, source, epochs in (
-                ("stanford-cars-lt", "stanford_cars", 30),
+                ("stanford-cars-lt", "stanford_cars", 40),
                 ("caltech256-lt", "caltech256", 20),
                 ("caltech257-lt", "caltech257", 20),  # with the clutter class
             )

@@ -7,7 +7,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -315,7 +315,7 @@ def command(experiment: Experiment, jobs: tuple[str, ...] = ("student", "evaluat
 
 def machine() -> dict[str, str | int]:
     """The machine that a result comes from."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count() or 1,
@@ -323,3 +323,12 @@ def machine() -> dict[str, str | int]:
         "device": device,
         "python": sys.version.split()[0],
     }
+
+
+def _processor() -> str:
+    """The processor's name, as Linux tells it; "CPU" elsewhere."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return f"CPU: {line.partition(':')[2].strip()}"
+    return "CPU"

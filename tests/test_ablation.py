@@ -7,7 +7,15 @@ from dataclasses import replace
 import pytest
 
 from ltkd import ablation as module
-from ltkd.ablation import ablation, gains_over_controls, row_name, rows, table
+from ltkd.ablation import (
+    ablation,
+    default_row,
+    gains_over_controls,
+    lead,
+    row_name,
+    rows,
+    table,
+)
 from ltkd.experiments import Experiment
 from ltkd.mixing import MIXES
 from ltkd.objectives import RECIPES
@@ -80,6 +88,30 @@ def test_the_table_has_the_best_row_first():
         "none",
     ]
     assert second.split() == ["41.0", "±", "1.4", "(2)", "none"]
+
+
+def test_the_lead_is_paired_and_by_group():
+    def row(name, seed, all_, few):
+        return {"row": name, "seed": seed,
+                "test": {"all": all_, "many": None, "medium": 1.0, "few": few}}  # fmt: skip
+
+    done = [row("kd, x", 0, 40.0, 10.0), row("kd, x", 1, 44.0, 14.0), row("ltkd, x", 5, 9.0, 9.0)]
+    done += [row("none", 0, 39.0, 12.0), row("none", 1, 41.0, 16.0)]
+    title, header, *lines = lead(done, "kd, x")
+    assert "On the test images “kd, x” is ahead" in title
+    assert header.split() == ["all", "many", "medium", "few"]
+    assert [" ".join(line.split()) for line in lines] == [
+        "+2.0 ± 1.0 – +0.0 ± 0.0 -2.0 ± 0.0 of none"
+    ]
+    assert lead(done, "dkd, x") == lead(done, None) == []
+
+
+def test_every_named_experiment_is_a_row():
+    assert default_row(Experiment.named("cifar100-lt")) == "kd, a Balanced Softmax teacher"
+    assert default_row(replace(Experiment.named("digits-lt"), seed=3)) == (
+        "image_and_patch, a cross-entropy teacher"
+    )
+    assert default_row(replace(Experiment.named("cifar10-lt"), teacher_loss="focal")) is None
 
 
 def test_it_trains_what_is_missing_and_keeps_the_rest(digits, quick, home, monkeypatch, capsys):

@@ -112,3 +112,11 @@ def test_metrics_are_those_of_the_splits_that_they_name(digits, quick):
     for split in ("test", "validation"):
         wanted = evaluate_network(network, getattr(digits, split), digits.groups)
         assert content["metrics"][split]["confusion"] == wanted["confusion"]
+
+
+def test_the_machine_names_its_processor(monkeypatch):
+    assert runs.machine()["device"].startswith("CPU") or torch.cuda.is_available()
+    monkeypatch.setattr(runs.Path, "read_text", lambda path: "a : 1\nmodel name\t: Chip 7\n")
+    assert runs._processor() == "CPU: Chip 7"
+    monkeypatch.setattr(runs.Path, "read_text", lambda path: "nothing of the kind")
+    assert runs._processor() == "CPU"
