@@ -54,10 +54,12 @@ async def user(page: Page, end: float, chance: random.Random, waits: list, error
     """Choose a picture and a model, classify, look, and again."""
     panel = page.locator(".ltkd-panel")
     thumbnails = panel.locator(".ltkd-gallery button")
-    number = await thumbnails.count()
+    number, chosen = await thumbnails.count(), 0  # the panel opens on the first picture
     while time.monotonic() < end:
         try:
-            await thumbnails.nth(chance.randrange(number)).click()
+            # another one: a click on the chosen picture changes nothing, so its result stays
+            chosen = (chosen + chance.randrange(1, number)) % number
+            await thumbnails.nth(chosen).click()
             await expect(panel.get_by_role("status")).to_have_count(0)  # the old result is gone
             model = chance.choice(["Teacher Model", "Student Model", "Compare both"])
             await panel.get_by_role("button", name=model).click()

@@ -34,7 +34,7 @@ FURTHER = {  # where a module's own tests are, besides tests/test_<module>.py
     "selection": ["test_build", "test_splits", "test_folders"],
     "class_folders": ["test_sources", "test_folders"],
     "distillation": ["test_patch_weights"],
-    "supervision": ["test_objectives", "test_commands"],
+    "supervision": ["test_objectives", "test_bank", "test_commands"],
     "runs": ["test_commands", "test_faults"],
     "files": ["test_faults"],
     "answers": ["test_panel"],
