@@ -15,6 +15,7 @@ from .networks import PatchNetwork, ResNet
 FORMAT = "ltkd-model"
 VERSION = 1
 LARGE = 2**25  # weights: 128 MiB
+LARGEST_IMAGE = 4096  # pixels a side
 
 
 class CheckpointError(Exception):
@@ -108,6 +109,7 @@ def load_checkpoint(path: Path, classes: int | None = None) -> tuple[PatchNetwor
     try:
         content["weights"] = _whole(content["weights"])
         _check_shapes(content)
+        _check_parts(content)
         network = network_from(content["network"])
         network.load_state_dict(content["weights"])
     except (RuntimeError, TypeError, ValueError, AttributeError, KeyError) as error:
@@ -138,12 +140,24 @@ def _check_shapes(content: dict) -> None:
     for name, value in wanted.items():
         if (weights[name].shape, weights[name].dtype) != (value.shape, value.dtype):
             raise ValueError(f"another shape of {name}")
-    if not isinstance(content["experiment"], dict) or not isinstance(content["metrics"], dict):
+
+
+def _check_parts(content: dict) -> None:
+    """Raise an error where what else the file says is not what a classifier needs."""
+    names, groups, experiment = (content[k] for k in ("class_names", "groups", "experiment"))
+    if not isinstance(experiment, dict) or not isinstance(content["metrics"], dict):
         raise TypeError("no dictionary")
-    classes = len(content["class_names"])
-    lengths = {len(content["counts"]), *map(len, content["groups"].values()), settings["classes"]}
-    if lengths != {classes}:
+    lengths = {len(content["counts"]), *map(len, groups.values()), content["network"]["classes"]}
+    if lengths != {len(names)}:
         raise ValueError("class names, counts and groups of different lengths")
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError("class names that are no text")
+    for c in range(len(names)):
+        if sum(groups[name][c] is True for name in ("many", "medium", "few")) != 1:
+            raise ValueError("a class that is not in one of the groups")
+    size = experiment.get("image_size", 32)
+    if type(size) is not int or not 0 < size <= LARGEST_IMAGE:
+        raise ValueError("no size of an image")
 
 
 def _large(settings: dict) -> bool:
@@ -153,8 +167,9 @@ def _large(settings: dict) -> bool:
     """
     if "backbone" in settings:
         return True
-    channels = 4 * settings["width"]  # of a ResNet's last stage
-    return settings["depth"] * 9 * channels**2 + settings["classes"] * channels > LARGE
+    width, channels = settings["width"], 4 * settings["width"]  # of a ResNet's ends
+    stem = 3 * width * (2 * settings["stem_stride"]) ** 2
+    return stem + settings["depth"] * 9 * channels**2 + settings["classes"] * channels > LARGE
 
 
 def _read(path: Path) -> dict:
@@ -181,6 +196,6 @@ def _read(path: Path) -> dict:
             f"{path} was written by a later version of ltkd (format {version}, this one reads "
             f"{VERSION}): update ltkd."
         )
-    if needed - set(content) or version != VERSION:
+    if needed - set(content) or not isinstance(version, int) or version != VERSION:
         raise CheckpointError(f"{path} is no model file of ltkd: delete it and train again.")
     return content

@@ -39,6 +39,9 @@ class PatchNetwork(nn.Module):
         super().__init__()
         if settings["classifier"] not in ("linear", "cosine"):
             raise ValueError(f"The classifier is linear or cosine, not {settings['classifier']!r}.")
+        for name in ("grid", "stem_stride"):
+            if type(settings[name]) is not int or settings[name] < 1:
+                raise ValueError(f"A network's {name} is 1, 2, 3 …, not {settings[name]!r}.")
         self.settings, self.grid = settings, settings["grid"]
         self.cosine, self.scale = settings["classifier"] == "cosine", settings["scale"]
         mean, std = (255 * torch.tensor(settings[s]).view(1, 3, 1, 1) for s in ("mean", "std"))
@@ -55,7 +58,7 @@ class PatchNetwork(nn.Module):
 
     def cells(self, side: int) -> int:
         """How many patches there are along a feature map's side: up to `grid`, all of one size."""
-        return next(g for g in range(self.grid, 0, -1) if side % g == 0)
+        return next(g for g in range(min(self.grid, side), 0, -1) if side % g == 0)
 
     def forward(self, images: Tensor) -> Tensor:
         """Square images (B, 3, S, S) → patch logits (B, P, C), P = grid²."""

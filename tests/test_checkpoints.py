@@ -151,7 +151,13 @@ def test_weights_that_do_not_fit(saved):
         {"class_names": 10},
         {"groups": {"head": [True] * 9}},
         {"groups": [1]},
+        {"groups": {"many": [True] * 10, "medium": [False] * 10}},
+        {"groups": dict.fromkeys(["many", "medium", "few", "head"], [None] * 10)},
+        {"class_names": [7] * 10},
         {"experiment": "digits-lt"},
+        {"experiment": {"image_size": 10**9}},
+        {"experiment": {"image_size": -1}},
+        {"experiment": {"image_size": [32]}},
         {"metrics": [1]},
     ],
 )
@@ -160,7 +166,7 @@ def test_parts_that_do_not_fit_each_other(saved, changes):
     assert "is damaged: its parts do not fit each other" in refused(saved[0])
 
 
-@pytest.mark.parametrize("version", [0, -1, "2", None, 1.5, [2]])
+@pytest.mark.parametrize("version", [0, -1, "2", None, 1.5, [2], torch.zeros(3)])
 def test_no_version(saved, version):
     content = torch.load(saved[0], weights_only=True) | {"version": version}
     torch.save(content, saved[0])
@@ -169,7 +175,13 @@ def test_no_version(saved, version):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"classes": 10**12}, {"width": 10**9}, {"width": 30_000}, {"depth": 6 * 10**9 + 2}],
+    [
+        {"classes": 10**12},
+        {"width": 10**9},
+        {"width": 30_000},
+        {"depth": 6 * 10**9 + 2},
+        {"stem_stride": 20_000},
+    ],
     ids=str,
 )
 def test_a_small_file_does_not_ask_for_much_memory(saved, settings):
@@ -199,6 +211,14 @@ def test_a_packed_file_is_not_unpacked(saved):
 )
 def test_a_network_that_cannot_be_made(saved, settings):
     change(saved[0], network=settings)
+    assert "its parts do not fit each other" in refused(saved[0])
+
+
+@pytest.mark.parametrize("name", ["grid", "stem_stride"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "4", [4]])
+def test_settings_that_only_forward_would_notice(saved, name, value):
+    content = torch.load(saved[0], weights_only=True)
+    change(saved[0], network=content["network"] | {name: value})
     assert "its parts do not fit each other" in refused(saved[0])
 
 

@@ -71,6 +71,11 @@ def test_patches_are_in_reading_order():
     assert (logits[0] - logits[1]).norm(dim=1).argmax() == 3
 
 
+def test_a_grid_wider_than_the_feature_map_is_the_feature_map():
+    """Found at once: a model file of someone else may ask for any grid."""
+    assert small(grid=10**30)(images_of(1)).shape[1] == 8 * 8
+
+
 @pytest.mark.parametrize("depth, width, grid", [(14, 8, 4), (20, 4, 2), (8, 6, 1)])
 def test_other_sizes(depth, width, grid):
     network = ResNet(7, depth=depth, width=width, grid=grid)

@@ -11,7 +11,7 @@ from ltkd.losses import ClassLoss
 from ltkd.mixing import Batch, crop_patches, local_crops, plain
 from ltkd.networks import image_logits
 from ltkd.runs import new_network
-from ltkd.supervision import distillation_loss, objective_for
+from ltkd.supervision import distillation_loss, mixing_for, objective_for
 from ltkd.training import Step, accelerator_for
 
 LATE = Step(epoch=0, index=0, done=0.9)
@@ -64,6 +64,13 @@ def test_a_student_learns_by_its_losses_and_from_the_teacher(tail, recipe, digit
     assert list(terms) == list(wanted)
     assert all(torch.allclose(terms[name], wanted[name], rtol=1e-5) for name in wanted)
     assert len(terms) > len(loss(image_logits(patches), *batch[1:4], LATE.done))
+
+
+def test_teacher_and_student_mix_as_they_are_told(digits, quick):
+    experiment = replace(quick, teacher_mix="cutmix", student_mix="local_crops")
+    teacher = new_network(experiment, digits, "teacher")
+    assert mixing_for(experiment, digits, None).kind == "cutmix"
+    assert mixing_for(experiment, digits, teacher).kind == "local_crops"
 
 
 def test_of_a_crop_the_teacher_sees_the_whole_and_says_what_the_crop_shows(digits, quick):
