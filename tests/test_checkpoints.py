@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ltkd import checkpoints
 from ltkd.checkpoints import VERSION, CheckpointError, load_checkpoint, save_checkpoint
 from ltkd.networks import ResNet
 
@@ -188,6 +189,22 @@ def test_a_small_file_does_not_ask_for_much_memory(saved, settings):
     content = torch.load(saved[0], weights_only=True)
     change(saved[0], network=content["network"] | settings)
     assert "its parts do not fit each other" in refused(saved[0])
+
+
+def test_a_large_network_is_tried_without_memory(saved, monkeypatch):
+    """Twelve GiB would be there for a file of a few KiB, and be filled."""
+    made, devices = checkpoints.network_from, []
+
+    def listening(settings):
+        devices.append(torch.get_default_device().type)
+        return made(settings)
+
+    monkeypatch.setattr(checkpoints, "network_from", listening)
+    content = torch.load(saved[0], weights_only=True)
+    for settings in ({"width": 4000}, {"classes": 10**8}, {"stem_stride": 3000}):
+        change(saved[0], network=content["network"] | settings)
+        refused(saved[0])
+    assert devices == ["meta"] * 3
 
 
 def test_numbers_of_another_kind(saved):

@@ -1,6 +1,7 @@
 """What the jobs share: teachers, the panel's pictures, the commands that make results again."""
 
 import shlex
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from ltkd import runs
 from ltkd.__main__ import parser
+from ltkd.datasets import Split
 from ltkd.evaluation import evaluate_network
 from ltkd.experiments import Experiment
 from ltkd.gallery import save_predefined_images
@@ -105,6 +107,38 @@ def test_networks_have_their_own_width_and_the_statistics_of_the_training_images
         assert np.allclose(network.mean.flatten(), mean, rtol=1e-4)
         assert np.allclose(network.std.flatten(), std, rtol=1e-4)
     assert not np.allclose(mean, digits.test.images.mean((0, 2, 3)), rtol=1e-4)
+
+
+def test_every_seed_and_role_starts_from_weights_of_its_own(digits, quick):
+    networks = [
+        runs.new_network(replace(quick, seed=seed), digits, role)
+        for seed, role in ((0, "teacher"), (1, "teacher"), (0, "student"), (0, "teacher"))
+    ]
+    first, *others, again = (network.classifier.weight for network in networks)
+    assert torch.equal(first, again)
+    assert not any(torch.equal(first, other) for other in others)
+
+
+def test_larger_images_have_a_stem_of_a_larger_stride(digits, quick):
+    sizes = {32: 1, 64: 2, 224: 7}
+    for size, stride in sizes.items():
+        network = runs.new_network(replace(quick, image_size=size), digits, "teacher")
+        assert network.settings["stem_stride"] == stride
+    with pytest.raises(ValueError, match="multiple of 32 pixels, not 40"):
+        runs.new_network(replace(quick, image_size=40), digits, "teacher")
+
+
+def test_a_model_of_another_schedule_or_of_other_counts_is_not_taken(digits, quick, capsys):
+    """Though it lies where this one would."""
+    other = replace(quick, schedule=replace(quick.schedule, learning_rate=1e-3))
+    runs.train(quick, digits, "teacher")
+    path = quick.model_file("teacher")
+    other.model_file("teacher").parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(path, other.model_file("teacher"))
+    assert runs.train(other, digits, "teacher")[1]["experiment"] == other.as_dict()
+    fewer = replace(digits, train=Split(*(field[1:] for field in digits.train)))
+    assert runs.train(quick, fewer, "teacher")[1]["counts"] == fewer.counts.tolist()
+    assert capsys.readouterr().out.count("is of another experiment or other data") == 2
 
 
 def test_metrics_are_those_of_the_splits_that_they_name(digits, quick):

@@ -73,6 +73,29 @@ def test_teacher_and_student_mix_as_they_are_told(digits, quick):
     assert mixing_for(experiment, digits, teacher).kind == "local_crops"
 
 
+def test_no_graph_is_kept_of_the_teacher(digits, quick, batch):
+    experiment = replace(quick, distillation="kd")
+    teacher, kept = new_network(experiment, digits, "teacher").eval(), []
+    teacher.register_forward_hook(lambda network, images, said: kept.append(said.requires_grad))
+    terms_of(experiment, digits, batch, teacher)
+    assert kept == [False]
+
+
+def test_another_seed_has_a_bank_of_its_own(digits, quick, batch, monkeypatch):
+    """The same teacher, but other images: order and augmentation follow the seed."""
+    teacher, folders = new_network(quick, digits, "teacher").eval(), []
+
+    def bank(forward, folder, *lengths):
+        folders.append(folder)
+        return lambda images, epoch, index: forward(images)
+
+    monkeypatch.setattr("ltkd.supervision.TeacherBank", bank)
+    for seed in (0, 1, 1):
+        experiment = replace(quick, distillation="kd", bank=1, seed=seed)
+        terms_of(experiment, digits, batch, teacher)
+    assert folders[0] != folders[1] == folders[2]
+
+
 def test_of_a_crop_the_teacher_sees_the_whole_and_says_what_the_crop_shows(digits, quick):
     experiment = replace(quick, distillation="kd", student_mix="local_crops")
     images, labels = digits.train.images[::40], torch.from_numpy(digits.train.labels[::40])

@@ -197,18 +197,44 @@ def test_the_objective_is_told_how_far_training_is(digits, state_file):
 def test_the_average_is_that_of_the_formula(digits, state_file):
     plain = trainer(digits, state_file, schedule=replace(PLAIN, epochs=1, ema=0.0))
     averaged = trainer(digits, state_file, schedule=replace(PLAIN, epochs=1, ema=0.8))
-    expected = None
+    names, expected = ("classifier.weight", "norm.running_mean"), {}
 
     def step(*arguments):
-        nonlocal expected
-        weight = plain.plain.classifier.weight.detach().clone()
-        expected = weight if expected is None else 0.8 * expected + 0.2 * weight
+        for name in names:
+            value = plain.plain.state_dict()[name].clone()
+            expected[name] = 0.8 * expected.get(name, value) + 0.2 * value
 
     plain.optimizer.register_step_post_hook(step)
     plain.fit()
     averaged.fit()
-    assert torch.allclose(averaged.plain.classifier.weight, expected, atol=1e-6)
-    assert not torch.allclose(plain.plain.classifier.weight, expected, atol=1e-4)
+    for name in names:
+        assert torch.allclose(averaged.plain.state_dict()[name], expected[name], atol=1e-6)
+        assert not torch.allclose(plain.plain.state_dict()[name], expected[name], atol=1e-4)
+
+
+def test_all_terms_are_trained(digits, state_file):
+    """Two terms, or their sum as one, are the same training."""
+    whole, once = Interrupter(), replace(PLAIN, epochs=1)
+
+    def halves(batch, patches, step):
+        loss = whole(batch, patches, step)["class"]
+        return {"a quarter": loss / 4, "the rest": 3 * loss / 4}
+
+    weights, history = fitted(digits, state_file, schedule=once)
+    found, terms = fitted(digits, state_file, halves, schedule=once)
+    assert sum(terms[0].values()) == pytest.approx(history[0]["class"], rel=1e-4)
+    assert all(torch.allclose(found[k], weights[k], rtol=1e-3, atol=1e-5) for k in weights)
+
+
+def test_the_first_epochs_see_small_images(digits, state_file):
+    sides, objective = {}, Interrupter()
+
+    def looking(batch, patches, step):
+        sides.setdefault(step.epoch, set()).add(batch.images.shape[-1])
+        return objective(batch, patches, step)
+
+    fitted(digits, state_file, looking, schedule=replace(PLAIN, small=0.3))
+    assert sides == {0: {24}, 1: {32}, 2: {32}}  # 0.3 of three epochs is one
 
 
 @pytest.mark.parametrize("role", ["teacher", "student"])
@@ -248,10 +274,12 @@ def test_epochs_and_roles_have_their_own_random_numbers():
 def test_the_time_of_all_sessions_is_counted(digits, state_file):
     with pytest.raises(KeyboardInterrupt):
         fitted(digits, state_file, Interrupter(at=6))
-    before = torch.load(state_file, weights_only=True)["seconds"]
+    state = torch.load(state_file, weights_only=True)
+    assert 0 < state["seconds"] < 600
+    torch.save(state | {"seconds": 1000.0}, state_file)
     run = trainer(digits, state_file)
     run.fit()
-    assert run.seconds > before > 0
+    assert 1000 < run.seconds < 1600
 
 
 def test_the_loop_is_that_of_a_textbook(digits, state_file):
