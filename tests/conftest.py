@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from nbval.kernel import RunningKernel
 from PIL import Image
 
 from ltkd.datasets import LongTailedData, build
@@ -24,7 +25,15 @@ def pytest_configure(config):
     config.ltkd_home = tempfile.mkdtemp(prefix="ltkd-tests-")
     os.environ["LTKD_HOME"] = config.ltkd_home
     os.environ["TQDM_DISABLE"] = "1"
+    if "COVERAGE_PROCESS_CONFIG" in os.environ:  # a killed kernel tells nothing of what it ran
+        RunningKernel.stop = _end_gently
     torch.set_num_threads(1)  # small networks gain nothing from more, and lose on a busy machine
+
+
+def _end_gently(kernel: RunningKernel) -> None:
+    """In place of nbval's own way to end a kernel."""
+    kernel.km.shutdown_kernel()
+    kernel.kc.stop_channels()
 
 
 def pytest_unconfigure(config):

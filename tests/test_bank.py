@@ -8,6 +8,7 @@ import torch
 
 from ltkd import processes, runs
 from ltkd.bank import TeacherBank, bank_folder
+from ltkd.files import claimed
 from ltkd.networks import ResNet
 
 
@@ -66,6 +67,16 @@ def test_small_and_whole_images_are_kept_apart(tmp_path):
 def test_memory_is_stated(tmp_path, capsys):
     epoch_of(TeacherBank(lambda images: torch.zeros(2, 16, 2**15), tmp_path, 4, 3), 0)
     assert "24 MiB" in capsys.readouterr().out  # 2 images · 16 · 2¹⁵ · 2 bytes · 3 batches · 4
+
+
+def test_what_another_student_writes_just_now_is_left_to_it(tmp_path):
+    bank = TeacherBank(Teacher(), tmp_path, 1, 3)
+    file = tmp_path / "0000-8px-0.npy"
+    with claimed(file, "The test"):
+        assert epoch_of(bank, 0) == [1, 2, 3]
+        assert not file.exists()
+    assert epoch_of(bank, 0) == [4, 5, 6]
+    assert file.exists()
 
 
 def test_another_teacher_has_another_folder(tmp_path):

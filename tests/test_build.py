@@ -81,6 +81,20 @@ def test_a_built_file_is_plain_numpy(small, home):
     assert np.array_equal(images, data.train.images)
 
 
+def test_pixels_that_changed_in_their_file_are_noticed_and_decoded_anew(small, home, capsys):
+    first = build(small)
+    with np.load(small.built_file) as archive:
+        file = home / "data/built" / str(archive["map"])
+        row = int(archive["train_rows"][0])
+    with file.open("r+b") as stored:
+        stored.seek(row * 3 * 8 * 8)
+        stored.write(bytes(3 * 8 * 8))
+    again = build(small)
+    assert "is damaged (ValueError); it is built again" in capsys.readouterr().out
+    assert again.train.images.any((1, 2, 3)).all()
+    assert same(again, first)
+
+
 def test_large_sets_stay_in_their_file(small, monkeypatch):
     first = build(small)
     monkeypatch.setattr(datasets, "IN_MEMORY", 1000)

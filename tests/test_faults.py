@@ -104,6 +104,21 @@ class TestTwoAtOnce:
         assert len(built) == 1
         assert names(file.parent) == {file.name}
 
+    def test_what_the_first_has_built_is_not_built_again(self, digits, quick, monkeypatch):
+        file = quick.built_file
+        datasets.build(quick)
+        done = file.read_bytes()
+        file.unlink()
+        with another_process(file) as process:
+
+            def finish(*said, **_):
+                file.write_bytes(done)
+                process.stdin.close()
+
+            monkeypatch.setattr(files, "print", finish, raising=False)
+            monkeypatch.setattr(datasets, "_cut_and_read", None)  # cannot be called
+            assert datasets.build(quick).counts.tolist() == digits.counts.tolist()
+
     def test_an_error_frees_the_claim(self, tmp_path):
         with pytest.raises(KeyError), claimed(tmp_path / "x", "The test"):
             raise KeyError

@@ -8,7 +8,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 from ltkd import folders
 from ltkd.class_folders import DataError
-from ltkd.datasets import build
+from ltkd.datasets import LongTailedData, Split, build
 from ltkd.duplicates import NEAR, hashes, near_duplicates
 from ltkd.estimates import spoken, training_seconds
 from ltkd.experiments import Experiment
@@ -116,6 +116,14 @@ def test_balanced_folders_are_told_so(tmp_path, write_classes):
     write_classes(tmp_path, {"a": 8, "b": 9})
     experiment = replace(Experiment.from_folder(tmp_path), image_size=8)
     assert "nearly balanced" in advice(experiment, build(experiment))[0]
+
+
+def test_where_nothing_stands_out_there_is_little_advice(tmp_path):
+    labels = np.repeat([0, 1], 3000)
+    many = Split(np.zeros((6000, 3, 1, 1), np.uint8), labels, labels)
+    data = LongTailedData("large", ["cat", "dog"], many, many, many)
+    (line,) = advice(Experiment.from_folder(tmp_path), data)
+    assert "nearly balanced" in line
 
 
 def test_small_classes_are_an_explained_error(tmp_path, write_classes):

@@ -108,6 +108,16 @@ def test_tail_patches_pastes_around_the_patch_of_the_largest_weight(patch):
     assert (pasted[small] * (1 - around)).sum() == 0
 
 
+def test_where_no_batch_is_mixed_no_teacher_is_asked():
+    def weights(images):
+        raise AssertionError
+
+    images = noise(8)
+    batch = mixed(images, kind="tail_patches", counts=torch.ones(8), patch_weights=weights, share=0)
+    assert torch.equal(batch.images, images)
+    assert (batch.pasted_share == 0).all()
+
+
 def test_local_crops_show_a_quarter_of_the_image_at_the_corner():
     patches = torch.arange(16.0).view(4, 4)
     image = (10 * patches).repeat_interleave(8, 0).repeat_interleave(8, 1)  # patch p is 10 p

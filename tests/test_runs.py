@@ -98,6 +98,12 @@ def test_an_unknown_loss_is_refused_before_training(field, digits, quick, monkey
         runs.train(replace(quick, **{field: "typo"}), digits, "student")
 
 
+@pytest.mark.parametrize("mix", ["tail_patches", "local_crops"])
+def test_a_teacher_is_not_mixed_by_what_needs_a_teacher(mix, digits, quick):
+    with pytest.raises(ValueError, match=f"cannot be mixed by '{mix}'.*choose none, cutmix"):
+        runs.train(replace(quick, teacher_mix=mix), digits, "teacher")
+
+
 def test_networks_have_their_own_width_and_the_statistics_of_the_training_images(digits, quick):
     experiment = replace(quick, width=8, teacher_width=24)
     mean, std = digits.train.images.mean((0, 2, 3)), digits.train.images.std((0, 2, 3))

@@ -212,6 +212,9 @@ def test_the_publishers_files_of_cifar_hold_train_and_test_images_apart(home, mo
         assert (images[1] == value).all()
         assert [images[0, c].mean() for c in range(3)] == [value, 9, value]
         assert source.labels.tolist() == [value - 1, 1]
+        larger, _ = source.read(np.array([0]), 64)
+        assert larger.shape == (1, 3, 64, 64) and larger.dtype == np.uint8
+        assert (larger == value).all()
 
 
 def number_files(folder: Path, labels: np.ndarray) -> None:

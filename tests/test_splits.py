@@ -14,7 +14,7 @@ from ltkd.__main__ import main
 from ltkd.class_folders import DataError
 from ltkd.datasets import build
 from ltkd.experiments import PROJECT, Experiment
-from ltkd.splits import find_split, read_split, split_file
+from ltkd.splits import find_split, read_split, split_command, split_file
 
 SHIPPED = [(10, 54), (20, 54), (50, 54)]  # imbalance factor, images of the largest class
 
@@ -122,6 +122,11 @@ def test_other_cars_say_what_they_are_not(cars, capsys):
     for _ in range(2):  # built, and loaded
         build(small("stanford-cars-lt"))
         assert "not all files of Stanford Cars: 24 training and 6 test" in capsys.readouterr().out
+
+
+def test_the_command_of_another_split_seed():
+    experiment = replace(Experiment.named("stanford-cars-lt"), split_seed=3)
+    assert split_command(experiment) == "python -m ltkd split stanford-cars-lt --split-seed 3"
 
 
 @pytest.mark.parametrize("line", ["train", "holiday\tx\ty", "train\tAudi", "\x00"])

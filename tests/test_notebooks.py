@@ -1,0 +1,83 @@
+"""All notebooks of an experiment, one after another: copies, saved outputs, and what is said."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient.exceptions import CellExecutionError
+
+from ltkd import covers, notebooks
+from ltkd.experiments import Experiment
+
+CHOICE = "import os; print(os.environ['LTKD_EXPERIMENT'], os.environ['LTKD_EPOCHS'])"
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Iterator[Path]:
+    """A project of two notebooks and a solution. The environment is put back afterwards."""
+    before = dict(os.environ)
+    for name in ("01_a", "02_b", "solutions/01_a"):
+        file = tmp_path / "notebooks" / f"{name}.ipynb"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CHOICE)])
+        nbformat.write(book, file)
+    (tmp_path / "notebooks/images").mkdir()
+    (tmp_path / "notebooks/images/a.png").write_bytes(b"a picture")
+    monkeypatch.setattr(notebooks, "PROJECT", tmp_path)
+    yield tmp_path
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def experiment() -> Experiment:
+    """With results, as notebook 4 would leave them."""
+    experiment = Experiment.choose("digits-lt", epochs=2)
+    scores = {"all": 50.0, "groups": {"many": 75.0, "medium": None, "few": 25.0}}
+    results = {"test_images": 1640, "teacher": scores, "student": scores}
+    experiment.model_folder.mkdir(parents=True)
+    (experiment.model_folder / "results.json").write_text(json.dumps(results))
+    return experiment
+
+
+def shown_in(file: Path) -> str:
+    (cell,) = nbformat.read(file, 4).cells
+    return "".join(output["text"] for output in cell.outputs)
+
+
+def test_copies_are_executed_on_the_experiment(project, experiment, capsys):
+    notebooks.run_all(experiment)
+    copies = experiment.model_folder / "notebooks"
+    assert sorted(f.name for f in copies.iterdir()) == ["01_a.ipynb", "02_b.ipynb", "images"]
+    assert (copies / "images/a.png").read_bytes() == b"a picture"
+    for file in copies.glob("*.ipynb"):
+        assert shown_in(file) == "digits-lt 2\n"
+        assert shown_in(project / "notebooks" / file.name) == ""
+    said = capsys.readouterr().out
+    assert "[1/2] 01_a … " in said and "[2/2] 02_b … " in said
+    assert "digits-lt-epochs2, 1,640 images" in said
+
+
+def test_saving_includes_the_solutions_and_the_pictures(project, experiment, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(covers, "save_all", lambda *arguments: drawn.append(arguments))
+    notebooks.run_all(experiment, save=True)
+    for name in ("01_a", "02_b", "solutions/01_a"):
+        assert shown_in(project / "notebooks" / f"{name}.ipynb") == "digits-lt 2\n"
+    assert drawn == [(project / "notebooks/images", experiment)]
+    assert not (experiment.model_folder / "notebooks").exists()
+
+
+def test_a_failing_cell_stops_it_and_can_be_read(project, experiment):
+    file = project / "notebooks/01_a.ipynb"
+    book = nbformat.read(file, 4)
+    book.cells[0].source = "1 / 0"
+    nbformat.write(book, file)
+    with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
+        notebooks.run_all(experiment)
+    copies = experiment.model_folder / "notebooks"
+    assert "ZeroDivisionError" in (copies / "01_a.ipynb").read_text()
+    assert not (copies / "02_b.ipynb").exists()
