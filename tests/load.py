@@ -26,13 +26,13 @@ THINKING = 1.0, 5.0  # seconds between two clicks of one user
 
 
 def server_options() -> list[str]:
-    """What `make app` gives to Voilà."""
+    """What `make app` gives to Voilà; `--token` alone takes the token of the environment."""
     recipe = subprocess.run(
         ["make", "--dry-run", "--no-print-directory", "app"],
         cwd=ROOT, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     line = next(line for line in recipe.splitlines() if "voila" in line)
-    return [word for word in shlex.split(line) if word.startswith("--") and word != "--token"]
+    return [word for word in shlex.split(line) if word.startswith("--")]
 
 
 def memory(server: psutil.Process) -> tuple[float, int]:

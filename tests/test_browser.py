@@ -42,7 +42,9 @@ JUPYTERLAB = [
     "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1",
     "--ServerApp.port_retries=0", "--LabApp.extension_manager=readonly",
 ]  # fmt: skip
-VOILA = ["voila", "05_classifier_panel.ipynb", "--no-browser", "--Voila.ip=127.0.0.1"]
+VOILA = [
+    "voila", "05_classifier_panel.ipynb", "--no-browser", "--Voila.ip=127.0.0.1", "--token",
+]  # fmt: skip
 START, CLICK = 60, 20  # seconds to wait: for a server or a kernel, for anything else
 
 
@@ -219,9 +221,11 @@ def test_the_panel_in_jupyterlab(place, browser, files):
 def test_the_panel_as_a_page_without_code_in_two_tabs(place, browser, files):
     with (
         serving(VOILA, "Voila.port", place) as address,
-        opened(browser, address, 1280, "voila-light") as first,
-        opened(browser, f"{address}?theme=dark", 800, "voila-dark") as second,
+        opened(browser, f"{address}?token={TOKEN}", 1280, "voila-light") as first,
+        opened(browser, f"{address}?theme=dark&token={TOKEN}", 800, "voila-dark") as second,
     ):
+        with urllib.request.urlopen(address, timeout=START) as asked:
+            assert "/login" in asked.url  # nothing without the token
         for page in first, second:
             page.locator(".ltkd-panel").wait_for(timeout=START * 1000)
         for page in first, second:

@@ -36,11 +36,14 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def archive_of(members: dict[str, bytes]) -> bytes:
+def archive_of(members: dict[str, bytes | str]) -> bytes:
+    """Text in place of bytes is where a symbolic link points to."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
         for name, content in members.items():
             member = tarfile.TarInfo(name)
+            if isinstance(content, str):
+                member.type, member.linkname, content = tarfile.SYMTYPE, content, b""
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
     return buffer.getvalue()
@@ -76,9 +79,19 @@ def test_an_archive_with_another_checksum_is_not_unpacked(publisher, home):
     assert not (home / "data/cifar-10-batches-py").exists()
 
 
-def test_an_archive_that_climbs_out_is_not_unpacked(publisher, home, monkeypatch):
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"../../climbed": b"out", "cifar-10-batches-py/batches.meta": b""},
+        {"cifar-10-batches-py/../../../climbed": b"out"},
+        {"link": "../..", "link/climbed": b"out"},
+        {"first": "..", "first/second": "..", "first/second/climbed": b"out"},
+    ],
+    ids=["up", "down and up", "by a link", "by two links"],
+)
+def test_an_archive_that_climbs_out_is_not_unpacked(members, publisher, home, monkeypatch):
     """Even one with the right checksum writes nothing beside the data folder."""
-    content = archive_of({"../../climbed": b"out", "cifar-10-batches-py/batches.meta": b""})
+    content = archive_of(members)
     publisher(content)
     monkeypatch.setattr(published.CIFAR10, "tgz_md5", hashlib.md5(content).hexdigest())
     assert "could not be downloaded" in refused("cifar10-lt")
