@@ -1,5 +1,7 @@
 """What a network learns from: labels for the teacher, labels and teacher for the student."""
 
+from functools import cache
+
 import torch
 from accelerate import Accelerator
 from torch import Tensor
@@ -54,7 +56,13 @@ def mixing_for(
             with torch.inference_mode():
                 return torch.cat([loss.patch_weights(teacher(part).float()) for part in parts])
 
-    return Mixing(experiment.student_mix, counts, weights, grid=teacher.grid)
+    @cache
+    def grid(side: int) -> int:
+        image = torch.zeros(1, 3, side, side, device=next(teacher.parameters()).device)
+        with torch.inference_mode():
+            return round(teacher(image).shape[1] ** 0.5)
+
+    return Mixing(experiment.student_mix, counts, weights, grid=grid)
 
 
 def _distillation(

@@ -33,7 +33,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("donors follow the head", "evenly = 1 / self.counts[labels.cpu()]", "evenly = self.counts[labels.cpu()] / 1.0"),
         ("the teacher sees the crop", "_replace(whole=images, corner=corner)", "_replace(whole=seen, corner=corner)"),
         ("row and column of a crop swapped", "corner[:, 0], corner[:, 1]]", "corner[:, 1], corner[:, 0]]"),
-        ("crops do not enlarge their patches", "device=patches.device) // 2", "device=patches.device) % 2"),
+        ("crops do not enlarge their patches", "* half // grid", "% half"),
     ],
     "decoding": [
         ("pictures lie on their side", "np.asarray(image).transpose(2, 0, 1)", "np.asarray(image).transpose(2, 1, 0)"),
