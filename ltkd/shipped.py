@@ -5,6 +5,7 @@
 """
 
 import json
+from textwrap import fill
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -47,8 +48,10 @@ def report(experiment_name: str) -> str:
     if summary is None:
         return f"{experiment_name}: not shipped"
     found, pair, machine = scores(summary), summary["comparison"], summary["machine"]
-    lines = [f"{experiment_name}: test accuracy, %, of {summary['test_images']:,} images", ""]
-    lines += [table(found), "", *_over_seeds(summary.get("seeds", []))]
+    lines = [f"{experiment_name}: test accuracy, %, of {summary['test_images']:,} images"]
+    if remark := summary.get("remark"):
+        lines += fill(remark, 88).splitlines()
+    lines += ["", table(found), "", *_over_seeds(summary.get("seeds", []))]
     lines += [
         f"{name}: {score['parameters']:,} parameters, {score['seconds']:,.0f} s of training, "
         f"calibration error {score['calibration_error']:.3f}"
