@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from ltkd import supervision
 from ltkd.losses import ClassLoss
 from ltkd.mixing import Batch, plain
 from ltkd.networks import image_logits
@@ -88,3 +89,19 @@ def test_the_mean_posterior_is_that_of_all_training_images(digits, quick, monkey
         monkeypatch.setattr("ltkd.supervision.POSTERIOR_BYTES", limit)
         found = distillation_loss(experiment, digits, teacher).mean_posterior
         assert torch.allclose(found, wanted, atol=1e-5)
+
+
+def test_the_images_of_few_classes_are_not_held_at_once(digits, quick, monkeypatch):
+    """Few classes have small posteriors; their images may be large."""
+    held, predict = [], supervision.predict
+
+    def watched(network, images, **options):
+        held.append(images.nbytes)
+        return predict(network, images, **options)
+
+    monkeypatch.setattr(supervision, "predict", watched)
+    monkeypatch.setattr(supervision, "POSTERIOR_BYTES", 2**16)
+    experiment = replace(quick, distillation="image_and_patch")
+    teacher = new_network(experiment, digits, "teacher").eval()
+    distillation_loss(experiment, digits, teacher)
+    assert sum(held) == digits.train.images.nbytes and max(held) <= 2**16
