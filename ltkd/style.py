@@ -48,9 +48,10 @@ def figure(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     return styled
 
 
-def verbatim(name: str) -> str:
-    """A name as it is: matplotlib would take what stands between two dollars for a formula."""
-    return name.replace("$", r"\$")
+def shown_name(name: str, longest: int = 24) -> str:
+    """A name cut to so many letters; what stands between two dollars is no formula here."""
+    short = name if len(name) <= longest else f"{name[: longest - 1]}…"
+    return short.replace("$", r"\$")
 
 
 def plain_numbers(ax: Axes) -> None:
@@ -64,7 +65,7 @@ def show_image(ax: Axes, image: np.ndarray, title: str = "") -> None:
     """One image, uint8 (3, H, W), without axes."""
     ax.imshow(image.transpose(1, 2, 0))
     ax.axis("off")
-    ax.set_title(verbatim(title), fontsize=8)
+    ax.set_title("\n".join(shown_name(line, 40) for line in title.split("\n")), fontsize=8)
 
 
 def show_grid(ax: Axes, side: int, parts: int) -> None:

@@ -8,14 +8,7 @@ import torch
 
 from ltkd import lessons, plots
 
-NAMES = [
-    "$x^{ and $",
-    "鳄鱼 تمساح 🐘",
-    "a name that is " + "very " * 40 + "long",
-    "_under",
-    "100 %",
-]
-
+NAMES = ["$x^{ and $", "鳄鱼 تمساح 🐘", f"a name that is {40 * 'very '}long", "_under", "100 %"]
 
 pytestmark = pytest.mark.filterwarnings("ignore:Glyph")  # as style.py asks for
 
