@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from .distillation import chain_rule
 from .longtail import head_classes, long_tailed_counts
-from .style import HATCH, PALETTE, figure, plain_numbers, show_image, show_weights
+from .style import HATCH, PALETTE, figure, plain_numbers, show_image, show_weights, shown_name
 
 LINES = ("-", "--", ":")
 
@@ -158,7 +158,7 @@ def three_terms(
                     edgecolor="white", color=PALETTE[3 * i])  # fmt: skip
     answers.axvline(int(head.sum()) - 0.5, color="black", linestyle=":")
     if len(order) <= 20:
-        answers.set_xticks(places, [class_names[c] for c in order])
+        answers.set_xticks(places, [shown_name(class_names[c]) for c in order])
     answers.set(title=f"Answers at T = {temperature:g}", ylabel="probability",
                 xlabel="head classes | tail classes", ylim=(0, 1))  # fmt: skip
     answers.legend(frameon=False, fontsize=8)

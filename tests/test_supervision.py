@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from ltkd import supervision
 from ltkd.experiments import Experiment
 from ltkd.losses import ClassLoss
 from ltkd.mixing import Batch, plain
@@ -100,3 +101,19 @@ def test_mixing_follows_the_grid_of_small_images(mix, digits, shorten, home):
     losses = trainer_for(experiment, digits, "student", teacher)._epoch(0)
     assert {"head", "tail", "class"} <= {name.partition("_")[2] or name for name in losses}
     assert all(0 <= loss < 100 for loss in losses.values())
+
+
+def test_the_images_of_few_classes_are_not_held_at_once(digits, quick, monkeypatch):
+    """Few classes have small posteriors; their images may be large."""
+    held, predict = [], supervision.predict
+
+    def watched(network, images, **options):
+        held.append(images.nbytes)
+        return predict(network, images, **options)
+
+    monkeypatch.setattr(supervision, "predict", watched)
+    monkeypatch.setattr(supervision, "POSTERIOR_BYTES", 2**16)
+    experiment = replace(quick, distillation="image_and_patch")
+    teacher = new_network(experiment, digits, "teacher").eval()
+    distillation_loss(experiment, digits, teacher)
+    assert sum(held) == digits.train.images.nbytes and max(held) <= 2**16
