@@ -1,6 +1,7 @@
 """Do the tests notice faults? Plants those of mutants.py one at a time and runs the tests.
 
 python tests/mutations.py [FIRST:LAST:STEP]   plants them, or those of these numbers
+python tests/mutations.py --new               plants those that are not in the record
 python tests/mutations.py --table             prints the record
 
 Run by hand, for an hour or so. Every fault is planted in a copy of the project, never here. The
@@ -121,7 +122,12 @@ def caught(module: str, copy: Path) -> str | None:
     return None
 
 
-def main(first: int = 0, last: int = len(ALL), step: int = 1) -> None:
+def recorded() -> dict[str, str | None]:
+    """Fault → the test that noticed it, None where none did."""
+    return json.loads(RECORD.read_text()) if RECORD.exists() else {}
+
+
+def main(numbers: list[int]) -> None:
     preload()
     with tempfile.TemporaryDirectory(prefix="ltkd-mutant-") as folder:
         code, said = run(
@@ -129,7 +135,8 @@ def main(first: int = 0, last: int = len(ALL), step: int = 1) -> None:
         )
         if code:
             raise SystemExit(f"The tests cannot be collected as they are:\n{said}")
-    for number, (module, what, sound, faulty) in list(enumerate(ALL))[first:last:step]:
+    for number in numbers:
+        module, what, sound, faulty = ALL[number]
         with tempfile.TemporaryDirectory(prefix="ltkd-mutant-") as folder:
             copy = copy_of_project(Path(folder))
             file = copy / "ltkd" / f"{module}.py"
@@ -138,14 +145,13 @@ def main(first: int = 0, last: int = len(ALL), step: int = 1) -> None:
                 raise SystemExit(f"{number}: {sound!r} is {text.count(sound)} times in {file.name}")
             file.write_text(text.replace(sound, faulty))
             noticed = caught(module, copy)
-        record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
-        record[f"{module}: {what}"] = noticed
+        record = recorded() | {f"{module}: {what}": noticed}
         RECORD.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
         print(f"{number:3} {module}: {what} → {noticed or 'NOT NOTICED'}", flush=True)
 
 
 def table() -> None:
-    record = json.loads(RECORD.read_text())
+    record = recorded()
     survivors = [name for name, noticed in record.items() if noticed is None]
     share = 100 * (1 - len(survivors) / len(record))
     print(f"{len(record)} faults, {len(record) - len(survivors)} noticed ({share:.1f} %)")
@@ -156,5 +162,8 @@ def table() -> None:
 if __name__ == "__main__":
     if sys.argv[1:] == ["--table"]:
         table()
+    elif sys.argv[1:] == ["--new"]:
+        main([n for n, fault in enumerate(ALL) if f"{fault[0]}: {fault[1]}" not in recorded()])
     else:
-        main(*(int(n) for n in "".join(sys.argv[1:]).split(":") if n))
+        chosen = slice(*(int(n) if n else None for n in "".join(sys.argv[1:]).split(":")))
+        main(list(range(len(ALL)))[chosen])

@@ -239,3 +239,18 @@ def test_channel_statistics_are_those_of_numpy():
     scaled = images.astype(float) / 255
     assert mean == pytest.approx(scaled.mean((0, 2, 3)).tolist())
     assert std == pytest.approx(scaled.std((0, 2, 3)).tolist())
+
+
+def test_channel_statistics_count_every_image_once():
+    """They are taken a thousand images at a time."""
+    images = np.zeros((2001, 3, 1, 1), np.uint8)
+    images[[999, 1000, 1999, 2000]] = 255
+    mean, _ = channel_statistics(images)
+    assert mean == pytest.approx([4 / 2001] * 3)
+
+
+def test_a_scale_below_1_makes_the_images_smaller():
+    flat = numbered(20, side=8)
+    for batch in Batches(flat, 10).epoch(scale=0.75):
+        assert batch.images.shape == (10, 3, 6, 6)
+        assert torch.equal(batch.images[:, 0, 0, 0].long(), batch.labels)

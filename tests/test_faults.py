@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from ltkd import datasets, runs
+from ltkd import datasets, files, runs
 from ltkd.__main__ import main
 from ltkd.experiments import Experiment
 from ltkd.files import Busy, claimed
@@ -95,8 +95,12 @@ class TestTwoAtOnce:
         )
         with another_process(file) as process:
             (file.parent / f".{file.name}.abc.part").write_text("half")
-            process.stdin.close()  # it ends soon
+            # as soon as this one says that it waits, the other ends
+            monkeypatch.setattr(
+                files, "print", lambda *said, **_: process.stdin.close(), raising=False
+            )
             datasets.build(quick)
+        assert process.stdin.closed
         assert len(built) == 1
         assert names(file.parent) == {file.name}
 

@@ -132,6 +132,13 @@ def test_drawing_per_class():
     assert len(sample_per_class(labels, rows[:0], 5, seed=0)) == 0
 
 
+def test_drawing_is_random_and_the_seed_decides():
+    labels, rows = np.zeros(40, int), np.arange(40)
+    first, again, other = (sample_per_class(labels, rows, 5, seed).tolist() for seed in (0, 0, 1))
+    assert first == again != other
+    assert first != rows[:5].tolist()
+
+
 def test_many_medium_few_at_the_limits():
     groups = class_groups(np.array([101, 100, 20, 19]))
     assert groups["many"].tolist() == [True, False, False, False]

@@ -180,6 +180,27 @@ def test_deferred_weights_begin_at_their_time(batch):
     assert at != pytest.approx(before, rel=1e-2)
 
 
+@pytest.mark.parametrize("name, tail_name", [("ldam_drw", "focal"), ("focal", "ldam_drw")])
+def test_only_the_loss_that_defers_weighs_its_images_anew(name, tail_name, batch):
+    logits, labels = batch
+    terms = ClassLoss(name, COUNTS, tail_name, HEAD)(logits, labels, done=1.0)
+    for term, chosen, group in (("head", name, HEAD), ("tail", tail_name, ~HEAD)):
+        own = group[labels]
+        each = CLASS_LOSSES[chosen](logits, labels, COUNTS)[own]
+        weights = losses.class_balanced_weights(COUNTS)[labels[own]]
+        weights = weights if chosen == "ldam_drw" else torch.ones_like(each)
+        assert terms[term].item() == pytest.approx(np.average(each, weights=weights), rel=1e-5)
+
+
+def test_a_mean_over_less_than_one_image():
+    """A quarter of an image of a head class, pasted by CutMix, is all that the head has."""
+    head = torch.tensor([True, False])
+    means = losses.decouple(
+        torch.tensor([2.0, 8.0]), torch.tensor([0, 1]), head, torch.tensor([0.25, 0.75])
+    )
+    assert [mean.item() for mean in means] == pytest.approx([2.0, 8.0])
+
+
 def test_deferred_weights_keep_the_weight_of_the_batch():
     # All images have the same loss, so no weighting of them may change the mean.
     loss, labels = ClassLoss("ldam_drw", torch.tensor([8, 8, 8])), torch.tensor([0, 1, 2])

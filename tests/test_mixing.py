@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ltkd.mixing import MIXES, Mixing, crop_patches, cutmix, local_crops
+from ltkd.mixing import MIXES, Mixing, boxes, crop_patches, cutmix, local_crops
 
 
 def noise(number: int = 16, side: int = 32) -> torch.Tensor:
@@ -45,6 +45,16 @@ def test_a_box_is_pasted_at_the_same_place():
     assert ((batch.images == images) | (batch.images == donors)).all()
 
 
+def test_a_box_by_hand():
+    """Half the side around the centre of the image, and around a point right at its top."""
+    centre, side = torch.tensor([[0.5, 0.125], [0.5, 0.75]]), torch.tensor([0.5, 0.5])
+    found = boxes(8, 8, centre, side)
+    rows, columns = found.any(2), found.any(1)
+    assert torch.equal(found, rows[:, :, None] & columns[:, None, :])
+    assert rows.int().tolist() == [[0, 0, 1, 1, 1, 1, 0, 0], [1, 1, 1, 0, 0, 0, 0, 0]]
+    assert columns.int().tolist() == [[0, 0, 1, 1, 1, 1, 0, 0], [0, 0, 0, 0, 1, 1, 1, 1]]
+
+
 def test_boxes_cover_all_shares():
     images = torch.zeros(4000, 3, 16, 16, dtype=torch.uint8)
     share = cutmix(images, torch.arange(4000), images, torch.arange(4000)).pasted_share
@@ -75,7 +85,7 @@ def test_tail_cutmix_pastes_every_class_as_often():
 
 
 # a patch has 8 pixels; a schedule's small images, of 24, have 3 × 3
-@pytest.mark.parametrize(("patch", "grid"), [(0, 4), (5, 4), (15, 4), (8, 3)])
+@pytest.mark.parametrize(("patch", "grid"), [(0, 4), (2, 4), (5, 4), (15, 4), (8, 3)])
 def test_tail_patches_pastes_around_the_patch_of_the_largest_weight(patch, grid):
     side = 8 * grid
 

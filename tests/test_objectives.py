@@ -1,12 +1,15 @@
 """The recipes behind one interface: what is summed, weighed, and corrected for the prior."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from ltkd import distillation, objectives
-from ltkd.objectives import RECIPES, DistillationLoss, Recipe, mean_posterior
+from ltkd.experiments import Experiment
+from ltkd.losses import CLASS_LOSSES
+from ltkd.objectives import RECIPES, DistillationLoss, Recipe, mean_posterior, teacher_bias
 
 COUNTS = torch.tensor([200, 100, 50, 20, 10, 5])
 HEAD = torch.tensor([True, True, False, False, False, False])
@@ -51,15 +54,16 @@ def test_a_student_that_agrees_has_nothing_to_learn(recipe):
 
 @pytest.mark.parametrize("recipe", ["patch_kd", "image_and_patch", "patch_ambiguity"])
 def test_many_classes_are_taken_a_few_images_at_a_time(recipe, monkeypatch):
-    results = []
-    for limit in objectives.PATCH_BYTES, 1:
+    results, image = [], 4 * 4 * 6  # bytes of an image's patch logits
+    for limit in objectives.PATCH_BYTES, 1, 2 * image:  # all three images, one by one, 2 + 1
         monkeypatch.setattr(objectives, "PATCH_BYTES", limit)
         student, teacher = logits_of()
         terms = terms_of(recipe, student, teacher)
         sum(terms.values()).backward()
         results.append(([t.item() for t in terms.values()], student.grad))
-    assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)
-    assert torch.allclose(results[0][1], results[1][1], atol=1e-7)
+    for values, gradient in results[1:]:
+        assert values == pytest.approx(results[0][0], rel=1e-5)
+        assert torch.allclose(gradient, results[0][1], atol=1e-7)
 
 
 @pytest.mark.parametrize("recipe", [name for name in RECIPES if name != "none"])
@@ -111,6 +115,24 @@ def test_alpha_and_betas_scale_their_own_terms():
     plain, found = (values_of(r, student, teacher) for r in ("decoupled", scaled))
     factors = {"group": 0.5, "head": 2.0, "tail": 3.0}
     assert found == pytest.approx({name: factors[name] * plain[name] for name in plain})
+
+
+def test_each_group_has_its_own_temperature():
+    student, teacher = (patches[:, :1] for patches in logits_of())
+    own = Recipe("decoupled", temperature=2.0, head_temperature=1.0, tail_temperature=3.0)
+    arguments = teacher[:, 0], student[:, 0], HEAD, 1.0, 1.0, 1.0
+    found = distillation.decoupled(*arguments, 2.0, head_temperature=1.0, tail_temperature=3.0)
+    wanted = {name: values.mean().item() for name, values in found.items()}
+    assert values_of(own, student, teacher) == pytest.approx(wanted)
+    assert values_of("decoupled", student, teacher) != pytest.approx(wanted, rel=1e-2)
+
+
+def test_only_losses_without_the_prior_leave_it_in_the_teacher():
+    for name in CLASS_LOSSES:
+        experiment = replace(Experiment.named("cifar10-lt"), teacher_loss=name)
+        biased = name in ("cross_entropy", "focal")
+        wanted = PRIOR if biased else torch.zeros(6)
+        assert torch.allclose(teacher_bias(experiment, COUNTS), wanted), name
 
 
 @pytest.mark.parametrize("recipe", METHOD)

@@ -7,7 +7,7 @@ import torch
 
 from ltkd.distillation import ambiguity, informativeness, patch_weights
 
-SCORES = torch.tensor([[0.0, 1.0, 3.0, 4.0], [5.0, 1.0, 0.5, 1.5]])
+SCORES = torch.tensor([[0.0, 1.0, 3.0, 4.0], [15.0, 3.0, 1.5, 4.5]])
 
 
 def test_informativeness_by_hand():
@@ -38,7 +38,7 @@ def test_ambiguity_by_hand():
 
 
 def test_weights_are_proportional_with_mean_1():
-    # mean 2: 0, 1/2, 3/2, 2 for both images, in their own order
+    # over 2 and over 6, the mean of each image: 0, 1/2, 3/2, 2 and 5/2, 1/2, 1/4, 3/4
     expected = [[0.0, 0.5, 1.5, 2.0], [2.5, 0.5, 0.25, 0.75]]
     assert torch.allclose(patch_weights(SCORES), torch.tensor(expected), atol=1e-6)
 

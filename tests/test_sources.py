@@ -1,5 +1,6 @@
 """Class folders and the published data sets: what is found, and what is said when it is not."""
 
+import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -216,6 +217,25 @@ def test_a_truncated_cifar_file(home, content):
     message = refused(Experiment.named("cifar100-lt"))
     assert f"The files in {folder} are damaged or incomplete" in message
     assert "cifar-100-python.tar.gz" in message
+
+
+def test_the_publishers_files_of_cifar_hold_train_and_test_images_apart(home, monkeypatch):
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *file: True)
+    folder = home / "data/cifar-100-python"
+    folder.mkdir(parents=True)
+    (folder / "meta").write_bytes(pickle.dumps({"fine_label_names": ["apple", "bear"]}))
+    for name, value in (("train", 1), ("test", 2)):
+        pixels = np.full((2, 3072), value, np.uint8)
+        pixels[1, 1024:2048] = 9  # green
+        batch = {"data": pixels, "fine_labels": [value - 1, 1]}
+        (folder / name).write_bytes(pickle.dumps(batch))
+    sources = load_sources(Experiment.named("cifar100-lt"))
+    for source, value in ((sources.train, 1), (sources.test, 2)):
+        images, readable = source.read(np.array([1, 0]), 32)
+        assert readable.all()
+        assert (images[1] == value).all()
+        assert [images[0, c].mean() for c in range(3)] == [value, 9, value]
+        assert source.labels.tolist() == [value - 1, 1]
 
 
 def number_files(folder: Path, labels: np.ndarray) -> None:

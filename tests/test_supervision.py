@@ -7,9 +7,10 @@ import torch
 from torch.nn import functional as F
 
 from ltkd import supervision
+from ltkd.distillation import kd
 from ltkd.experiments import Experiment
 from ltkd.losses import ClassLoss
-from ltkd.mixing import Batch, plain
+from ltkd.mixing import Batch, crop_patches, local_crops, plain
 from ltkd.networks import image_logits
 from ltkd.runs import new_network, trainer_for
 from ltkd.supervision import distillation_loss, objective_for
@@ -67,11 +68,26 @@ def test_a_student_learns_by_its_losses_and_from_the_teacher(tail, recipe, digit
     assert len(terms) > len(loss(image_logits(patches), *batch[1:4], LATE.done))
 
 
-def test_the_teacher_does_not_change_while_it_teaches(digits, quick, batch):
+def test_of_a_crop_the_teacher_sees_the_whole_and_says_what_the_crop_shows(digits, quick):
+    experiment = replace(quick, distillation="kd", student_mix="local_crops")
+    images, labels = digits.train.images[::40], torch.from_numpy(digits.train.labels[::40])
+    torch.manual_seed(1)
+    batch = local_crops(torch.from_numpy(images), labels, torch.ones(len(labels)).bool())
+    teacher = new_network(experiment, digits, "teacher").eval()
+    patches, terms = terms_of(experiment, digits, batch, teacher)
+    with torch.no_grad():
+        seen = crop_patches(teacher(torch.from_numpy(images)), batch.corner)
+    wanted = kd(image_logits(seen), image_logits(patches), temperature=2.0).mean()
+    assert torch.allclose(terms["kd"], wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("recipe", ["kd", "image_and_patch"])
+def test_the_teacher_does_not_change_while_it_teaches(recipe, digits, quick, batch):
     """Even one that is handed over in training mode: its BatchNorm would follow the batches."""
-    teacher = new_network(quick, digits, "teacher").train()
+    experiment = replace(quick, distillation=recipe)
+    teacher = new_network(experiment, digits, "teacher").train()
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
-    terms_of(quick, digits, batch, teacher)
+    terms_of(experiment, digits, batch, teacher)
     assert not teacher.training
     assert all(torch.equal(before[name], value) for name, value in teacher.state_dict().items())
 
