@@ -1,6 +1,5 @@
 """Folders of images, one per class: which files belong to which class."""
 
-import contextlib
 import errno
 import hashlib
 import os
@@ -9,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from .decoding import GONE, looked_at
 from .files import printable
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
@@ -33,8 +33,8 @@ def class_folders(path: Path, skip: str = "\0") -> list[Path]:
             inner = sum(f.is_dir() for f in folders[0].iterdir())
             hint = f" {folders[0]} has {inner}: did you mean that one?" if inner > 1 else ""
         raise DataError(
-            f"{printable(path)} holds {len(folders)} class folders; at least 2 are needed."
-            f"{printable(hint)}"
+            f"{printable(path)} holds {len(folders)} class folders; at least 2 are needed, each "
+            f"with the images of one class.{printable(hint)}"
         )
     _check_distinct(path, folders)
     return folders
@@ -154,12 +154,11 @@ def _closed(folder: Path, error: OSError) -> DataError:
 
 
 def listing(folder: Path) -> dict[str, tuple[int, int]]:
-    """The image files below `folder`: path → size in bytes, time of the last change."""
+    """The image files below `folder`: path → size and time, as decoding.looked_at gives them."""
     found = {}
     for file in sorted(f for f in visible_files(folder) if f.suffix.lower() in SUFFIXES):
-        with contextlib.suppress(FileNotFoundError):  # removed this moment
-            status = file.stat()
-            found[file.relative_to(folder).as_posix()] = status.st_size, status.st_mtime_ns
+        if (now := looked_at(file)) != GONE:  # removed this moment
+            found[file.relative_to(folder).as_posix()] = now
     return found
 
 

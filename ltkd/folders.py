@@ -11,6 +11,7 @@ from .duplicates import hashes, near_duplicates
 from .estimates import spoken
 from .experiments import ROLES, Experiment
 from .files import printable
+from .longtail import largest_first
 from .runs import expected_seconds
 from .sources import image_store
 
@@ -32,10 +33,12 @@ def report(experiment: Experiment, data: LongTailedData) -> None:
 def counts(data: LongTailedData) -> str:
     """One sentence on the sizes."""
     sizes = ", ".join(f"{len(getattr(data, split).labels):,} {split}" for split in SPLITS)
-    largest, smallest = data.counts.argmax(), data.counts.argmin()
+    ranked = largest_first(data.counts)
+    largest, smallest = (f"{data.counts[c]:,}" for c in (ranked[0], ranked[-1]))
+    first, last = (data.class_names[c] for c in (ranked[0], ranked[-1]))
     return (
-        f"{len(data.class_names)} classes, {sizes} images; {data.counts.max():,} training images "
-        f"of {data.class_names[largest]}, {data.counts.min():,} of {data.class_names[smallest]}."
+        f"{len(data.class_names)} classes, {sizes} images; {largest} training images of {first}, "
+        f"{smallest} of {last}."
     )
 
 

@@ -17,7 +17,7 @@ from ltkd.datasets import build
 from ltkd.duplicates import NEAR, hashes, near_duplicates
 from ltkd.estimates import spoken, training_seconds
 from ltkd.experiments import Experiment
-from ltkd.folders import advice, left_out, look_alikes, report
+from ltkd.folders import advice, counts, left_out, look_alikes, report
 
 
 def scene(seed: int, side: int = 64) -> Image.Image:
@@ -309,3 +309,30 @@ def test_numbered_photographs_keep_their_names(tmp_path, write_classes):
         path.rename(path.with_name(f"{i}.png"))
     data = build(replace(Experiment.from_folder(tmp_path), image_size=8))
     assert set(data.test.sources) <= {f"{'ant' if i < 6 else 'bee'}/{i}.png" for i in range(12)}
+
+
+def test_two_folders_of_one_name_do_not_share_their_models(tmp_path, write_classes):
+    for place in ("2023", "2024"):
+        write_classes(tmp_path / place / "pets", {"ant": 5, "bee": 5})
+    first, second = (
+        replace(Experiment.from_folder(tmp_path / place / "pets"), image_size=8)
+        for place in ("2023", "2024")
+    )
+    before = build(first)
+    with pytest.raises(DataError, match=r"2023/pets, from which .* rename one of the two folders"):
+        build(second)
+    assert build(first).train.sources.tolist() == before.train.sources.tolist()
+    (tmp_path / "2023").rename(tmp_path / "old")  # that one is no more: it was moved, say
+    assert len(build(second).test.labels) == 4
+
+
+def test_a_folder_without_class_folders_says_what_is_needed(tmp_path, write_classes):
+    write_classes(tmp_path, {"photos": 5})
+    with pytest.raises(DataError, match="2 are needed, each with the images of one class"):
+        build(replace(Experiment.from_folder(tmp_path / "photos"), image_size=8))
+
+
+def test_the_sizes_of_balanced_classes_are_those_of_two(tmp_path, write_classes):
+    write_classes(tmp_path, {"a": 8, "b": 8})
+    data = build(replace(Experiment.from_folder(tmp_path), image_size=8))
+    assert counts(data).endswith("5 training images of a, 5 of b.")
