@@ -66,9 +66,9 @@ def two_classes(ratio: int = 10) -> Figure:
                loc="outside lower left")  # fmt: skip
     ratios = np.geomspace(1, 300, 60)
     names = "frequent class", "rare class"
-    for values, name, line in zip(np.transpose([*map(toy_recalls, ratios)]), names, LINES,
-                                  strict=False):  # fmt: skip
-        recalls.plot(ratios, 100 * values, line, label=name)
+    for i, (values, name) in enumerate(zip(np.transpose([*map(toy_recalls, ratios)]), names,
+                                           strict=True)):  # fmt: skip
+        recalls.plot(ratios, 100 * values, LINES[i], color=PALETTE[3 * i], label=name)
     recalls.plot([ratio] * 2, [100 * r for r in toy_recalls(ratio)], "ko")
     recalls.axhline(100 * toy_recalls(1)[1], color="grey", linestyle=":", label="both, corrected")
     recalls.set(xscale="log", xlabel="frequent : rare", ylabel="found, %", ylim=(0, 103))
@@ -94,7 +94,7 @@ def _draw_toy(ax: Axes, ratio: float) -> None:
     for label, (name, marker) in enumerate((("frequent", "o"), ("rare", "^"))):
         own = points[labels == label]
         ax.scatter(own[:, 0], own[:, 1], s=14 + 22 * label, marker=marker, alpha=0.5 + 0.3 * label,
-                   color=PALETTE[3 * label], edgecolor="white", linewidth=0.4,
+                   color=PALETTE[3 * label], edgecolor=("white", "black")[label], linewidth=0.4,
                    label=f"{name} class", zorder=2 + label)  # fmt: skip
     ax.axvline(toy_border(ratio), color="black", linestyle="--", label="border of cross-entropy")
     ax.axvline(0, color="black", linewidth=2.5, label="border after correction")

@@ -74,8 +74,9 @@ def training_curves(histories: dict[str, list[dict[str, float]]]) -> Figure:
         1, len(histories), figsize=(4.5 * len(histories), 3), squeeze=False, sharex=True
     )
     for ax, (name, history) in zip(axes[0], histories.items(), strict=True):
-        for term, line in zip(history[0], ["-", "--", "-.", ":"] * 3, strict=False):
-            ax.plot(range(1, len(history) + 1), [e[term] for e in history], line, label=term)
+        for i, term in enumerate(history[0]):
+            look = {"linestyle": ("-", "--", "-.", ":")[i % 4], "linewidth": 1.8 if i < 4 else 0.8}
+            ax.plot(range(1, len(history) + 1), [e[term] for e in history], label=term, **look)
         ax.set(title=name, xlabel="epoch", ylabel="loss term", yscale="log")
         ax.legend(frameon=False, fontsize=8)
     return fig
@@ -94,6 +95,7 @@ def accuracy_by_class(scores: dict[str, dict], counts: np.ndarray) -> Figure:
             values[order],
             marker,
             color=colour,
+            markerfacecolor="none" if name == "Teacher" else colour,
             linestyle=line if len(order) <= 20 else "",
             alpha=0.75,
             label=f"{name} ({score['all']:.1f} overall)",
@@ -102,7 +104,7 @@ def accuracy_by_class(scores: dict[str, dict], counts: np.ndarray) -> Figure:
         xscale="log",
         xlabel="training images of the class",
         ylabel="test accuracy, %",
-        title="Rare classes are the hard ones",
+        title="Accuracy of every class",
         ylim=(-4, 104),
     )
     plain_numbers(ax)
@@ -218,7 +220,8 @@ def ablation(
         errors = [run.std(ddof=1) if len(run) > 1 else 0 for run in runs]
         ax.errorbar(means, places, xerr=errors, fmt=marker, color="black", capsize=3)
         ax.grid(axis="y", linestyle=":", linewidth=0.6)
-        ax.set(title=f"{group} classes", xlabel="validation accuracy, %")
+        shot = "" if group == "all" else "-shot"
+        ax.set(title=f"{group}{shot} classes", xlabel="validation accuracy, %")
     axes[0, 0].set_yticks(places, list(rows))
     return fig
 

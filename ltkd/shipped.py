@@ -123,14 +123,28 @@ def ablation_report() -> str:
     if rows is None:
         return "ablation: not shipped"
     seeds = {len(values["all"]) for values in rows.values()}
-    last = f"Validation accuracy, %; {_range(seeds)} seeds a row, last epoch."
+    rows, shared = _without_shared_words(rows)
+    last = f"Validation accuracy, %; {_range(seeds)} seeds a row, last epoch{shared}."
     return "\n".join([*_table(rows), last])
 
 
 def ablation_figure() -> Figure | None:
     """The ablation as points with error bars, None where it is not shipped."""
     rows = ablation()
-    return None if rows is None else plots.ablation(rows)
+    return None if rows is None else plots.ablation(_without_shared_words(rows)[0])
+
+
+def _without_shared_words(rows: dict) -> tuple[dict, str]:
+    """The rows without what follows the comma in their names, and that, if it is one and the same.
+
+    >>> _without_shared_words({"none": 1, "kd, a wide teacher": 2})
+    ({'none': 1, 'kd': 2}, ', a wide teacher')
+    """
+    short = {name.partition(", ")[0]: values for name, values in rows.items()}
+    words = {name.partition(", ")[2] for name in rows} - {""}
+    if len(words) != 1 or len(short) < len(rows):
+        return rows, ""
+    return short, f", {words.pop()}"
 
 
 def _table(rows: dict[str, dict[str, np.ndarray]]) -> list[str]:
