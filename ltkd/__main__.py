@@ -166,6 +166,7 @@ def main(arguments: list[str] | None = None) -> int:
     job = options.pop("job")
     signal.signal(signal.SIGTERM, _stopped)  # what torchrun sends when another process has died
     from .checkpoints import CheckpointError
+    from .notebooks import NotebookError
     from .training import TrainingError
 
     try:
@@ -174,7 +175,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             name, chosen = options.pop("experiment"), {o: options.pop(o) for o in OPTIONS}
             JOBS[job](Experiment.choose(name, **chosen), options)
-    except (ValueError, OSError, DataError, CheckpointError, TrainingError) as error:
+    except (ValueError, OSError, DataError, CheckpointError, TrainingError, NotebookError) as error:
         print(f"ltkd: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -18,7 +18,8 @@ from .experiments import Experiment
 from .files import progress, write_json
 from .mixing import MIXES
 from .objectives import RECIPES
-from .runs import command, machine, train
+from .provenance import command, machine
+from .runs import train
 
 GROUPS = ("many", "medium", "few")
 TEACHERS: dict[str, dict[str, Any]] = {

@@ -28,7 +28,8 @@ from .experiments import SCHEDULES, Experiment, home
 from .files import write_json
 from .networks import PatchNetwork
 from .processes import start
-from .runs import machine, new_network, state_file, trainer_for
+from .provenance import machine
+from .runs import new_network, state_file, trainer_for
 from .timing import alternate, median, print_table, spread, synthetic
 
 RESNET32_GFLOP = 0.417  # an image of 32 × 32 pixels, forward and backward

@@ -1,14 +1,18 @@
 """Folders of images, one per class: which files belong to which class."""
 
-import contextlib
+import errno
 import hashlib
+import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from .decoding import GONE, looked_at
 from .files import printable
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+PARTS = {"train", "training", "test", "testing", "val", "valid", "validation"}
 
 
 class DataError(Exception):
@@ -16,22 +20,50 @@ class DataError(Exception):
 
 
 def class_folders(path: Path, skip: str = "\0") -> list[Path]:
-    """The class folders of `path` in alphabetical order; names that end in `skip` are left out."""
+    """The class folders of `path` in the order of their names; those that end in `skip` are left
+    out. Raises DataError for fewer than two, and where two are one class."""
     try:
-        folders = sorted(f for f in path.iterdir() if f.is_dir() and not _hidden(f.name))
+        folders = [f for f in path.iterdir() if f.is_dir() and not _hidden(f.name)]
     except OSError as error:
-        raise DataError(f"The folder {path} cannot be read ({error.strerror}).") from error
-    folders = [f for f in folders if not f.name.endswith(skip)]
+        raise _closed(path, error) from error
+    folders = sorted((f for f in folders if not f.name.endswith(skip)), key=class_name)
     if len(folders) < 2:
         hint = ""
         if len(folders) == 1:
             inner = sum(f.is_dir() for f in folders[0].iterdir())
             hint = f" {folders[0]} has {inner}: did you mean that one?" if inner > 1 else ""
         raise DataError(
-            f"{printable(path)} holds {len(folders)} class folders; at least 2 are needed."
-            f"{printable(hint)}"
+            f"{printable(path)} holds {len(folders)} class folders; at least 2 are needed, each "
+            f"with the images of one class.{printable(hint)}"
         )
+    _check_distinct(path, folders)
     return folders
+
+
+def class_name(folder: Path) -> str:
+    """The folder's name. An accent may be a letter's own part or a sign after it: here the first,
+    because systems differ in how they write file names."""
+    return unicodedata.normalize("NFC", printable(folder.name))
+
+
+def _check_distinct(path: Path, folders: list[Path]) -> None:
+    names: dict[str, Path] = {}
+    places: dict[Path, Path] = {}
+    root = path.resolve()
+    for folder in folders:
+        place = folder.resolve()
+        if root.is_relative_to(place):
+            raise DataError(
+                f"{printable(folder)} is a link to a folder that holds it: remove the link."
+            )
+        twin = places.setdefault(place, folder)
+        if twin is folder:
+            twin = names.setdefault(class_name(folder), folder)
+        if twin is not folder:
+            raise DataError(
+                f"Two class folders are one class: {printable(twin)!r} and {printable(folder)!r} "
+                f"have the same {'place' if twin.resolve() == place else 'name'}. Keep one of them."
+            )
 
 
 def class_files(path: Path) -> tuple[list[str], list[tuple[Path, int]]]:
@@ -48,7 +80,27 @@ def class_files(path: Path) -> tuple[list[str], list[tuple[Path, int]]]:
                 f"({', '.join(sorted(SUFFIXES))}): add some, or remove the folder."
             )
         files += [(f, label) for f in found]
-    return [printable(f.name) for f in folders], files
+    return [class_name(f) for f in folders], files
+
+
+def split_folders(path: Path) -> dict[str, Path]:
+    """The folders train and test of `path`, in capitals or not; empty where it has not both.
+
+    Raises DataError where all of its folders are named like parts of a split, but not these two.
+    """
+    try:
+        parts = {f.name.lower(): f for f in sorted(path.iterdir()) if f.is_dir()}
+    except OSError as error:
+        raise _closed(path, error) from error
+    if {"train", "test"} <= parts.keys():
+        return {name: parts[name] for name in ("train", "test")}
+    if len(parts) > 1 and parts.keys() <= PARTS:
+        found = " and ".join(f"{f.name}/" for f in parts.values())
+        raise DataError(
+            f"{printable(path)} holds {found}: name the folder to learn from train/ and the one "
+            f"to test on test/, or put all images of a class into one folder."
+        )
+    return {}
 
 
 def other_files(path: Path) -> Counter[str]:
@@ -59,8 +111,12 @@ def other_files(path: Path) -> Counter[str]:
     Counter()
     """
     found: Counter[str] = Counter()
-    for file in visible_files(path) if path.is_dir() else ():
-        if file.suffix.lower() not in SUFFIXES:
+    for file in _everything(path) if path.is_dir() else ():
+        if not os.path.exists(file):
+            found["dangling links"] += 1
+        elif file.is_dir():
+            found["links to folders"] += 1
+        elif file.suffix.lower() not in SUFFIXES:
             found[printable(file.suffix.lower()) or "without suffix"] += 1
         elif file.parent == path:
             found["beside the class folders"] += 1
@@ -68,19 +124,41 @@ def other_files(path: Path) -> Counter[str]:
 
 
 def visible_files(folder: Path) -> Iterator[Path]:
-    """All files below the folder, but for hidden ones and what archives of macOS add."""
-    for file in folder.rglob("*"):
-        if not any(_hidden(part) for part in file.relative_to(folder).parts) and file.is_file():
-            yield file
+    """All files below the folder, but for hidden ones and what archives of macOS add.
+
+    Links to files are followed, links to folders are not: they may lead round in a circle.
+    Raises DataError for a folder that cannot be read.
+    """
+    return (file for file in _everything(folder) if os.path.isfile(file))
+
+
+def _everything(folder: Path) -> Iterator[Path]:
+    """All visible files and links to folders below the folder."""
+
+    def refuse(error: OSError) -> None:
+        raise _closed(Path(error.filename), error) from error
+
+    for place, folders, files in os.walk(folder, onerror=refuse):
+        links = [f for f in folders if os.path.islink(os.path.join(place, f))]
+        folders[:] = [f for f in folders if not _hidden(f)]
+        if files and not os.access(place, os.X_OK):
+            raise _closed(Path(place), PermissionError(errno.EACCES, "Permission denied"))
+        yield from (Path(place, name) for name in files + links if not _hidden(name))
+
+
+def _closed(folder: Path, error: OSError) -> DataError:
+    return DataError(
+        f"The folder {printable(folder)} cannot be read ({error.strerror}): allow it, or move it "
+        f"elsewhere."
+    )
 
 
 def listing(folder: Path) -> dict[str, tuple[int, int]]:
-    """The image files below `folder`: path → size in bytes, time of the last change."""
+    """The image files below `folder`: path → size and time, as decoding.looked_at gives them."""
     found = {}
     for file in sorted(f for f in visible_files(folder) if f.suffix.lower() in SUFFIXES):
-        with contextlib.suppress(FileNotFoundError):  # removed this moment
-            status = file.stat()
-            found[file.relative_to(folder).as_posix()] = status.st_size, status.st_mtime_ns
+        if (now := looked_at(file)) != GONE:  # removed this moment
+            found[file.relative_to(folder).as_posix()] = now
     return found
 
 

@@ -162,6 +162,13 @@ def _load(experiment: Experiment) -> LongTailedData | None:
         print(f"{path} is damaged ({type(error).__name__}); it is built again.")
         return None
     differs = [key for key, value in wanted.items() if stored.get(key) != value]
+    other = stored.get("folder")
+    if other and "folder" in differs and Path(other).is_dir():
+        raise DataError(
+            f"{printable(other)}, from which {shown(path)} was built, has the same name as "
+            f"{printable(experiment.folder)}: rename one of the two folders, for the models of one "
+            f"would replace the other's."
+        )
     if experiment.folder and differs == ["files"]:
         root = Path(experiment.folder)
         changes = image_store(experiment, root, experiment.image_size).changes(listing(root))

@@ -27,6 +27,7 @@ from .mapped import MappedImages
 FORMAT = "ltkd-images 1"
 MAX_FILE_BYTES = 256 * 2**20
 SAVE_SECONDS = 0.5  # between two saves of the index, or 20 times what a save takes
+GONE = -1, 0
 NAMED = 20  # broken files that are named on the screen; the index names all
 
 
@@ -68,11 +69,11 @@ class ImageStore:
         Broken files are named. Raises OSError with one sentence where nothing can be written.
         """
         names = [self.name_of(file) for file in files]
-        entries, known = self.sound_entries(), _looked_at(self.index)
-        seen = {name: _looked_at(file) for name, file in zip(names, files, strict=True)}
+        entries, known = self.sound_entries(), looked_at(self.index)
+        seen = {name: looked_at(file) for name, file in zip(names, files, strict=True)}
         if _stale(seen, entries):
             with claimed(self.index, f"The decoding to {shown(self.path)}", wait=True):
-                if _looked_at(self.index) != known:  # another process has just decoded some
+                if looked_at(self.index) != known:  # another process has just decoded some
                     entries = self.sound_entries()
                 if stale := _stale(seen, entries):
                     self._decode(stale, seen, entries)
@@ -112,7 +113,7 @@ class ImageStore:
         content = {
             "format": FORMAT,
             "image_size": self.size,
-            "map": list(_looked_at(self.path)) if finished else [],
+            "map": list(looked_at(self.path)) if finished else [],
             "files": entries,
         }
         text = json.dumps(content)
@@ -123,7 +124,7 @@ class ImageStore:
         entries, known = self._load()
         if not self.path.is_file():
             return {}
-        if known == list(_looked_at(self.path)):
+        if known == list(looked_at(self.path)):
             return entries
         sound: dict[str, Entry] = {}
         damaged = 0
@@ -247,13 +248,14 @@ def _stale(seen: dict[str, tuple[int, int]], entries: dict[str, Entry]) -> list[
     return [n for n, now in seen.items() if n not in entries or entries[n][:2] != now]
 
 
-def _looked_at(file: Path) -> tuple[int, int]:
-    """Size and time of a file; (−1, 0) where it cannot be looked at."""
+def looked_at(file: Path) -> tuple[int, int]:
+    """Size and time of a file, GONE where there is none; of one that may not be read the time is 0,
+    so that it is read when that changes."""
     try:
         found = file.stat()
     except OSError:
-        return -1, 0
-    return found.st_size, found.st_mtime_ns
+        return GONE
+    return found.st_size, found.st_mtime_ns if os.access(file, os.R_OK) else 0
 
 
 def _allocate(stored: BinaryIO, size: int) -> None:

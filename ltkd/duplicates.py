@@ -29,11 +29,12 @@ def hashes(images: Images) -> np.ndarray:
 
 
 def near_duplicates(
-    first: np.ndarray, second: np.ndarray, near: int = NEAR, chunk: int = 1000
+    first: np.ndarray, second: np.ndarray, near: int = NEAR, chunk: int = 250
 ) -> list[tuple[int, int, int]]:
-    """Pairs (row of `first`, row of `second`, bits that differ) with at most `near` such bits.
+    """For every row of `first` the nearest row of `second`, where at most `near` bits differ.
 
-    `first` is (N, 64) and `second` (M, 64), see `hashes`; nearest pairs come first.
+    `first` is (N, 64) and `second` (M, 64), see `hashes`. Returns (row of `first`, row of
+    `second`, bits that differ), nearest pairs first; `chunk` rows of `first` are compared at once.
 
     >>> bits = np.zeros((2, 64), bool)
     >>> bits[1, :20] = True
@@ -44,9 +45,10 @@ def near_duplicates(
     found: list[tuple[int, int, int]] = []
     for start in range(0, len(first), chunk):
         some = 2 * first[start : start + chunk].astype(np.float32) - 1
-        differ = np.rint((BITS - some @ signs.T) / 2).astype(int)  # (chunk, M)
-        rows, columns = np.nonzero(differ <= near)
-        found += zip(
-            (start + rows).tolist(), columns.tolist(), differ[rows, columns].tolist(), strict=True
-        )
+        same = some @ signs.T  # (chunk, M): bits that are equal less those that differ
+        columns = same.argmax(1) if len(second) else np.empty(0, int)
+        for row, column in enumerate(columns.tolist()):
+            differ = round((BITS - float(same[row, column])) / 2)
+            if differ <= near:
+                found.append((start + row, column, differ))
     return sorted(found, key=lambda pair: pair[2])

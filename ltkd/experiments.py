@@ -340,8 +340,8 @@ EXPERIMENTS = {
             )
             for name, source, epochs in (
                 ("stanford-cars-lt", "stanford_cars", 40),
-                ("caltech256-lt", "caltech256", 20),
-                ("caltech257-lt", "caltech257", 20),  # with the clutter class
+                ("caltech256-lt", "caltech256", 16),
+                ("caltech257-lt", "caltech257", 16),  # with the clutter class
             )
         ),
     )

@@ -137,9 +137,9 @@ def progress(items: Iterable, **options: Any) -> tqdm:
 
 
 def printable(text: object) -> str:
-    """The text with what no screen can show replaced: file names may hold any bytes.
+    """The text with what no line of a screen can show replaced: file names may hold any bytes.
 
-    >>> printable("caf\\udce9 .jpg")
-    'caf� .jpg'
+    >>> printable("caf\\udce9 one\\nline.jpg")
+    'caf� one�line.jpg'
     """
-    return re.sub("[\ud800-\udfff]", "�", str(text))
+    return re.sub("[\ud800-\udfff\x00-\x1f\x7f-\x9f\u2028\u2029]", "�", str(text))

@@ -1,5 +1,6 @@
 """What to know about a folder of one's own photographs before training on it."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from .duplicates import hashes, near_duplicates
 from .estimates import spoken
 from .experiments import ROLES, Experiment
 from .files import printable
+from .longtail import largest_first
 from .runs import expected_seconds
 from .sources import image_store
 
@@ -31,10 +33,12 @@ def report(experiment: Experiment, data: LongTailedData) -> None:
 def counts(data: LongTailedData) -> str:
     """One sentence on the sizes."""
     sizes = ", ".join(f"{len(getattr(data, split).labels):,} {split}" for split in SPLITS)
-    largest, smallest = data.counts.argmax(), data.counts.argmin()
+    ranked = largest_first(data.counts)
+    largest, smallest = (f"{data.counts[c]:,}" for c in (ranked[0], ranked[-1]))
+    first, last = (data.class_names[c] for c in (ranked[0], ranked[-1]))
     return (
-        f"{len(data.class_names)} classes, {sizes} images; {data.counts.max():,} training images "
-        f"of {data.class_names[largest]}, {data.counts.min():,} of {data.class_names[smallest]}."
+        f"{len(data.class_names)} classes, {sizes} images; {largest} training images of {first}, "
+        f"{smallest} of {last}."
     )
 
 
@@ -47,7 +51,8 @@ def left_out(experiment: Experiment) -> list[str]:
         named = [f"{printable(name)} ({why})" for name, why in sorted(broken.items())]
         lines.append(f"Broken files, left out: {len(broken)}. {_some(named, '; ')}")
     if others := other_files(root):
-        kinds = [f"{number} {suffix}" for suffix, number in others.most_common()]
+        ranked = sorted(others.items(), key=lambda kind: (-kind[1], kind[0]))
+        kinds = [f"{number} {suffix}" for suffix, number in ranked]
         lines.append(f"Other files, left out: {_some(kinds)}.")
     return lines
 
@@ -64,10 +69,9 @@ def look_alikes(data: LongTailedData) -> list[str]:
                 f"{printable(first.sources[i])} and {printable(second.sources[j])}"
                 for i, j, _ in pairs
             ]
-            number = len({i for i, _, _ in pairs})
             lines.append(
-                f"Test images that look like {other} images: {number} ({_some(named, '; ')}). If "
-                f"they show the same scene, the test is too easy: delete one of each pair."
+                f"Test images that look like {other} images: {len(pairs)} ({_some(named, '; ')}). "
+                f"If they show the same scene, the test is too easy: delete one of each pair."
             )
     return lines or ["No test image looks like a training or validation image."]
 
@@ -76,7 +80,7 @@ def advice(experiment: Experiment, data: LongTailedData) -> list[str]:
     """What imbalance and size mean for the training; empty where nothing stands out."""
     tested = np.bincount(data.test.labels, minlength=len(data.class_names))
     ratio, few = data.counts.max() / data.counts.min(), int((data.counts < 20).sum())
-    lines = []
+    lines = same_but_for_capitals(data.class_names)
     if ratio < 2:
         lines.append(
             f"The classes are nearly balanced (largest to smallest {ratio:.1f}): methods for long "
@@ -92,10 +96,15 @@ def advice(experiment: Experiment, data: LongTailedData) -> list[str]:
             f"{few} of {len(tested)} classes have fewer than 20 training images: more photographs "
             f"of these help most."
         )
-    if tested.min() < 10:
+    if tested.min() < 1:
+        lines.append(
+            f"{(tested < 1).sum()} of {len(tested)} classes have no test image, so nothing will be "
+            f"known of their accuracy."
+        )
+    elif tested.min() < 10:
         lines.append(
             f"The smallest class has {tested.min()} test images, so one image is "
-            f"{100 / max(1, tested.min()):.0f} points of its accuracy: trust groups, not classes."
+            f"{100 / tested.min():.0f} points of its accuracy: trust groups, not classes."
         )
     if len(data.train.labels) < 5000 and experiment.weights is None:
         lines.append(
@@ -104,6 +113,18 @@ def advice(experiment: Experiment, data: LongTailedData) -> list[str]:
             "schedule finetune, image size 128 or 224, where the weights can be downloaded."
         )
     return lines
+
+
+def same_but_for_capitals(names: list[str]) -> list[str]:
+    """A sentence on class names that may be meant to be one, where there are any."""
+    number = Counter(name.casefold() for name in names)
+    same = sorted((n for n in names if number[n.casefold()] > 1), key=lambda n: (n.casefold(), n))
+    if not same:
+        return []
+    return [
+        f"Some classes differ in capitals alone ({_some(same)}): if they are the same, put their "
+        f"images into one folder."
+    ]
 
 
 def _some(names: list[str], separator: str = ", ") -> str:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from .distillation import chain_rule
 from .longtail import head_classes, long_tailed_counts
-from .style import HATCH, PALETTE, figure, plain_numbers, show_image, show_weights
+from .style import HATCH, PALETTE, figure, plain_numbers, show_image, show_weights, shown_name
 
 LINES = ("-", "--", ":")
 
@@ -66,9 +66,9 @@ def two_classes(ratio: int = 10) -> Figure:
                loc="outside lower left")  # fmt: skip
     ratios = np.geomspace(1, 300, 60)
     names = "frequent class", "rare class"
-    for values, name, line in zip(np.transpose([*map(toy_recalls, ratios)]), names, LINES,
-                                  strict=False):  # fmt: skip
-        recalls.plot(ratios, 100 * values, line, label=name)
+    for i, (values, name) in enumerate(zip(np.transpose([*map(toy_recalls, ratios)]), names,
+                                           strict=True)):  # fmt: skip
+        recalls.plot(ratios, 100 * values, LINES[i], color=PALETTE[3 * i], label=name)
     recalls.plot([ratio] * 2, [100 * r for r in toy_recalls(ratio)], "ko")
     recalls.axhline(100 * toy_recalls(1)[1], color="grey", linestyle=":", label="both, corrected")
     recalls.set(xscale="log", xlabel="frequent : rare", ylabel="found, %", ylim=(0, 103))
@@ -94,7 +94,7 @@ def _draw_toy(ax: Axes, ratio: float) -> None:
     for label, (name, marker) in enumerate((("frequent", "o"), ("rare", "^"))):
         own = points[labels == label]
         ax.scatter(own[:, 0], own[:, 1], s=14 + 22 * label, marker=marker, alpha=0.5 + 0.3 * label,
-                   color=PALETTE[3 * label], edgecolor="white", linewidth=0.4,
+                   color=PALETTE[3 * label], edgecolor=("white", "black")[label], linewidth=0.4,
                    label=f"{name} class", zorder=2 + label)  # fmt: skip
     ax.axvline(toy_border(ratio), color="black", linestyle="--", label="border of cross-entropy")
     ax.axvline(0, color="black", linewidth=2.5, label="border after correction")
@@ -158,7 +158,7 @@ def three_terms(
                     edgecolor="white", color=PALETTE[3 * i])  # fmt: skip
     answers.axvline(int(head.sum()) - 0.5, color="black", linestyle=":")
     if len(order) <= 20:
-        answers.set_xticks(places, [class_names[c] for c in order])
+        answers.set_xticks(places, [shown_name(class_names[c]) for c in order])
     answers.set(title=f"Answers at T = {temperature:g}", ylabel="probability",
                 xlabel="head classes | tail classes", ylim=(0, 1))  # fmt: skip
     answers.legend(frameon=False, fontsize=8)

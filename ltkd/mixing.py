@@ -43,8 +43,8 @@ class Mixing:
     "cutmix" pastes a box of another image of the batch into every image, at the same place (Yun et
     al. 2019). "tail_cutmix" pastes images drawn evenly over the classes, so mostly tail on head
     (after CMO, Park et al. 2022). "tail_patches" does so, too, with the box around a patch drawn
-    by `patch_weights`. "local_crops" shows the student a quarter of the image, enlarged, and
-    the teacher the whole (after PBSD, Xuan and Zhang 2024).
+    by `patch_weights`. "local_crops" shows the student a quarter of the image (of an odd grid of
+    patches, less), enlarged, and the teacher the whole (after PBSD, Xuan and Zhang 2024).
 
     Parameters
     ----------
@@ -52,7 +52,8 @@ class Mixing:
     counts : training images per class, (C,), needed by "tail_cutmix" and "tail_patches"
     patch_weights : uint8 images (B, 3, H, W) → weights (B, P), needed by "tail_patches"
     share : of the batches that are mixed
-    grid : patches per side, for "local_crops"
+    grid : side of the images → patches per side, for "local_crops"; a schedule's small images may
+        have fewer patches than its others
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class Mixing:
         counts: Tensor | None = None,
         patch_weights: Callable[[Tensor], Tensor] | None = None,
         share: float = SHARE,
-        grid: int = 4,
+        grid: Callable[[int], int] = lambda side: 4,
     ):
         if kind not in MIXES:
             raise ValueError(f"Unknown mixing {kind!r}; choose one of {', '.join(MIXES)}.")
@@ -89,7 +90,7 @@ class Mixing:
         chosen = torch.rand(len(rows) // batch_size) < self.share
         chosen = chosen.repeat_interleave(batch_size).to(rows.device)
         if self.kind == "local_crops":
-            return local_crops(images, own, chosen, self.grid)
+            return local_crops(images, own, chosen, self.grid(images.shape[-1]))
         if self.kind == "cutmix":
             other = _within_batches(len(rows), batch_size).to(rows.device)
             return cutmix(images, own, images[other], own[other], chosen)
@@ -102,10 +103,12 @@ class Mixing:
 
     def _weights(self, donors: Tensor, chosen: Tensor) -> Tensor:
         """The patch weights of the donors, (B, P); the teacher is spared those not chosen."""
-        weights = torch.ones(len(donors), self.grid**2)
-        if chosen.any():
-            assert self.patch_weights is not None  # see __init__
-            weights[chosen.cpu()] = self.patch_weights(donors[chosen]).cpu()
+        if not chosen.any():
+            return torch.ones(len(donors), 1)
+        assert self.patch_weights is not None  # see __init__
+        found = self.patch_weights(donors[chosen]).cpu()
+        weights = torch.ones(len(donors), found.shape[1])
+        weights[chosen.cpu()] = found
         return weights
 
 
@@ -168,7 +171,7 @@ def local_crops(images: Tensor, labels: Tensor, chosen: Tensor, grid: int = 4) -
     >>> batch.images.shape, batch.corner[1].tolist()
     (torch.Size([2, 3, 32, 32]), [-1, -1])
     """
-    side, half = images.shape[-1], grid // 2
+    side, half = images.shape[-1], max(1, grid // 2)
     corner = torch.randint(0, grid - half + 1, (len(images), 2)).to(images.device)
     step = side // grid
     windows = images.unfold(2, half * step, step).unfold(3, half * step, step)
@@ -183,14 +186,16 @@ def crop_patches(patches: Tensor, corner: Tensor) -> Tensor:
     """The patches of the whole image that a local crop shows, each as often as it is enlarged.
 
     `patches` (B, P, C) are of the whole image, `corner` (B, 2) as in Batch. The result (B, P, C)
-    lies over the crop's own patches, and its mean is the mean over the crop.
+    lies over the crop's own patches. Its mean is the mean over the crop, where half the grid
+    divides the grid; of a grid of 7 the crop's three rows come three, two and two times.
 
     >>> patches = torch.arange(4.0)[None, :, None]  # a grid of 2 × 2: a crop shows one patch
     >>> crop_patches(patches, torch.tensor([[1, 0]])).flatten()
     tensor([2., 2., 2., 2.])
     """
     grid = round(patches.shape[1] ** 0.5)
-    offsets = torch.arange(grid, device=patches.device) // 2
+    half = max(1, grid // 2)
+    offsets = torch.arange(grid, device=patches.device) * half // grid
     rows, columns = (corner[:, axis, None].clamp(min=0) + offsets for axis in (0, 1))  # (B, G)
     places = (grid * rows[:, :, None] + columns[:, None, :]).flatten(1)  # (B, P)
     cropped = patches.gather(1, places[..., None].expand_as(patches))

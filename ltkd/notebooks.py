@@ -7,9 +7,13 @@ import time
 from pathlib import Path
 
 from .experiments import OPTIONS, PROJECT, Experiment
-from .files import write_atomically
+from .files import shown, write_atomically
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+class NotebookError(Exception):
+    """A cell of a notebook failed; the message says how, and where the executed copy is."""
 
 
 def run_all(experiment: Experiment, save: bool = False) -> None:
@@ -48,10 +52,11 @@ def run_all(experiment: Experiment, save: bool = False) -> None:
 def execute(file: Path, target: Path) -> None:
     """Execute one notebook in a fresh kernel, in its own folder, and write it to `target`.
 
-    A failing cell stops it; the copy, with the error in it, is written all the same.
+    A failing cell stops it with a NotebookError; the copy is written all the same.
     """
     import nbformat
     from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
 
     notebook = nbformat.read(file, 4)
     client = NotebookClient(
@@ -64,6 +69,11 @@ def execute(file: Path, target: Path) -> None:
     )
     try:
         client.execute()
+    except CellExecutionError as error:
+        raise NotebookError(
+            f"{file.name} stopped with {error.ename}: {error.evalue} The whole of it is in "
+            f"{shown(target)}."
+        ) from error
     finally:
         for cell in notebook.cells:
             cell.metadata.pop("execution", None)  # time stamps, different at every run

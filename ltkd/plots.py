@@ -24,6 +24,7 @@ from .style import (
     show_grid,
     show_image,
     show_weights,
+    shown_name,
 )
 
 
@@ -42,7 +43,7 @@ def class_counts(counts: np.ndarray, class_names: list[str], title: str = "") ->
     ax.annotate(" tail", (heads - 0.5, counts.max()), ha="left", va="top")
     if len(order) <= 20:
         ax.bar_label(bars, fontsize=8)
-    _name_classes(ax, [class_names[c] for c in order])
+    _name_classes(ax, [shown_name(class_names[c]) for c in order])
     handles = [
         Patch(facecolor=COLOURS[g], hatch=HATCHES[g], edgecolor="white", label=f"{g}-shot")
         for g in COLOURS
@@ -59,7 +60,8 @@ def examples(data: LongTailedData, columns: int = 10) -> Figure:
     chosen = spread(largest_first(data.counts), columns)
     fig, axes = plt.subplots(1, len(chosen), figsize=(9, 1.7), squeeze=False)
     for ax, label in zip(axes[0], chosen, strict=True):
-        title = f"{_short(data.class_names[label])}\n{data.counts[label]}"
+        name = data.class_names[label]
+        title = f"{name if len(name) <= 10 else name[:9] + '…'}\n{data.counts[label]}"
         show_image(ax, data.train.images[np.flatnonzero(data.train.labels == label)[0]], title)
     fig.suptitle("One training image per class, and how many the class has", fontsize=10)
     return fig
@@ -72,8 +74,9 @@ def training_curves(histories: dict[str, list[dict[str, float]]]) -> Figure:
         1, len(histories), figsize=(4.5 * len(histories), 3), squeeze=False, sharex=True
     )
     for ax, (name, history) in zip(axes[0], histories.items(), strict=True):
-        for term, line in zip(history[0], ["-", "--", "-.", ":"] * 3, strict=False):
-            ax.plot(range(1, len(history) + 1), [e[term] for e in history], line, label=term)
+        for i, term in enumerate(history[0]):
+            look = {"linestyle": ("-", "--", "-.", ":")[i % 4], "linewidth": 1.8 if i < 4 else 0.8}
+            ax.plot(range(1, len(history) + 1), [e[term] for e in history], label=term, **look)
         ax.set(title=name, xlabel="epoch", ylabel="loss term", yscale="log")
         ax.legend(frameon=False, fontsize=8)
     return fig
@@ -92,6 +95,7 @@ def accuracy_by_class(scores: dict[str, dict], counts: np.ndarray) -> Figure:
             values[order],
             marker,
             color=colour,
+            markerfacecolor="none" if name == "Teacher" else colour,
             linestyle=line if len(order) <= 20 else "",
             alpha=0.75,
             label=f"{name} ({score['all']:.1f} overall)",
@@ -100,7 +104,7 @@ def accuracy_by_class(scores: dict[str, dict], counts: np.ndarray) -> Figure:
         xscale="log",
         xlabel="training images of the class",
         ylabel="test accuracy, %",
-        title="Rare classes are the hard ones",
+        title="Accuracy of every class",
         ylim=(-4, 104),
     )
     plain_numbers(ax)
@@ -113,7 +117,7 @@ def accuracy_by_class(scores: dict[str, dict], counts: np.ndarray) -> Figure:
 def confusion(scores: dict[str, dict], class_names: list[str], counts: np.ndarray) -> Figure:
     """Confusion matrices side by side: rows are true classes, largest class first."""
     order = largest_first(counts)
-    names = [class_names[c] for c in order]
+    names = [shown_name(class_names[c]) for c in order]
     few = len(names) <= 20
     fig, axes = plt.subplots(1, len(scores), figsize=(4.5 * len(scores), 4.2), squeeze=False)
     for ax, (name, score) in zip(axes[0], scores.items(), strict=True):
@@ -216,7 +220,8 @@ def ablation(
         errors = [run.std(ddof=1) if len(run) > 1 else 0 for run in runs]
         ax.errorbar(means, places, xerr=errors, fmt=marker, color="black", capsize=3)
         ax.grid(axis="y", linestyle=":", linewidth=0.6)
-        ax.set(title=f"{group} classes", xlabel="validation accuracy, %")
+        shot = "" if group == "all" else "-shot"
+        ax.set(title=f"{group}{shot} classes", xlabel="validation accuracy, %")
     axes[0, 0].set_yticks(places, list(rows))
     return fig
 
@@ -263,7 +268,3 @@ def _name_classes(ax: Axes, names: list[str]) -> None:
         ax.set_xticks(range(len(names)), names, rotation=30 if max(map(len, names)) > 3 else 0)
     else:
         ax.set_xlabel(f"{len(names)} classes, largest first")
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 10 else name[:9] + "…"

@@ -2,12 +2,8 @@
 
 import json
 import math
-import os
-import platform
-import shlex
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,13 +18,14 @@ from .checkpoints import CheckpointError, load_checkpoint, save_checkpoint, vers
 from .datasets import LongTailedData, Split
 from .estimates import spoken, training_seconds
 from .evaluation import compare, evaluate, evaluate_network, predict, reliability, softmax
-from .experiments import OPTIONS, ROLES, STUDENT_TAGS, Experiment
+from .experiments import ROLES, STUDENT_TAGS, Experiment
 from .files import claimed, shown, write_json
 from .losses import ClassLoss
 from .mixing import Mixing
 from .networks import PatchNetwork, ResNet
 from .objectives import recipe_named
 from .processes import say
+from .provenance import command, machine
 from .supervision import distillation_loss, mixing_for, objective_for
 from .training import Trainer, TrainingError, accelerator_for, out_of_memory, seed_epoch
 
@@ -293,42 +290,3 @@ def _seeds(experiment: Experiment, summary: dict) -> list[dict]:
         kept = "all", "groups", "calibration_error", "seconds", "parameters"
         rows.append(row | {role: {key: found[role][key] for key in kept} for role in ROLES})
     return rows
-
-
-def command(experiment: Experiment, jobs: tuple[str, ...] = ("student", "evaluate")) -> str:
-    """The command that makes the experiment's models and results again, or does other jobs.
-
-    >>> command(Experiment.choose("cifar10-lt", epochs=2, seed=1)).partition(" && ")[0]
-    'python -m ltkd student cifar10-lt --epochs 2 --seed 1'
-    """
-    default = experiment.default()
-    plan, usual = experiment.schedule, default.schedule
-    values = {
-        "schedule": (plan.name, usual.name),
-        "epochs": (plan.epochs, experiment.usual_schedule(plan.name).epochs),
-    }
-    values |= {o: (getattr(experiment, o), getattr(default, o)) for o in OPTIONS if o not in values}
-    words = [shlex.quote(experiment.base)]
-    words += [f"--{o.replace('_', '-')} {v}" for o, (v, u) in values.items() if v != u]
-    return " && ".join(f"python -m ltkd {job} {' '.join(words)}" for job in jobs)
-
-
-def machine() -> dict[str, str | int]:
-    """The machine that a result comes from."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
-    return {
-        "system": f"{platform.system()} {platform.machine()}",
-        "cores": os.cpu_count() or 1,
-        "threads": torch.get_num_threads(),
-        "device": device,
-        "python": sys.version.split()[0],
-    }
-
-
-def _processor() -> str:
-    """The processor's name, as Linux tells it; "CPU" elsewhere."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return f"CPU: {line.partition(':')[2].strip()}"
-    return "CPU"

@@ -5,6 +5,7 @@
 """
 
 import json
+from textwrap import fill
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -47,8 +48,10 @@ def report(experiment_name: str) -> str:
     if summary is None:
         return f"{experiment_name}: not shipped"
     found, pair, machine = scores(summary), summary["comparison"], summary["machine"]
-    lines = [f"{experiment_name}: test accuracy, %, of {summary['test_images']:,} images", ""]
-    lines += [table(found), "", *_over_seeds(summary.get("seeds", []))]
+    lines = [f"{experiment_name}: test accuracy, %, of {summary['test_images']:,} images"]
+    if remark := summary.get("remark"):
+        lines += fill(remark, 88).splitlines()
+    lines += ["", table(found), "", *_over_seeds(summary.get("seeds", []))]
     lines += [
         f"{name}: {score['parameters']:,} parameters, {score['seconds']:,.0f} s of training, "
         f"calibration error {score['calibration_error']:.3f}"
@@ -120,14 +123,28 @@ def ablation_report() -> str:
     if rows is None:
         return "ablation: not shipped"
     seeds = {len(values["all"]) for values in rows.values()}
-    last = f"Validation accuracy, %; {_range(seeds)} seeds a row, last epoch."
+    rows, shared = _without_shared_words(rows)
+    last = f"Validation accuracy, %; {_range(seeds)} seeds a row, last epoch{shared}."
     return "\n".join([*_table(rows), last])
 
 
 def ablation_figure() -> Figure | None:
     """The ablation as points with error bars, None where it is not shipped."""
     rows = ablation()
-    return None if rows is None else plots.ablation(rows)
+    return None if rows is None else plots.ablation(_without_shared_words(rows)[0])
+
+
+def _without_shared_words(rows: dict) -> tuple[dict, str]:
+    """The rows without what follows the comma in their names, and that, if it is one and the same.
+
+    >>> _without_shared_words({"none": 1, "kd, a wide teacher": 2})
+    ({'none': 1, 'kd': 2}, ', a wide teacher')
+    """
+    short = {name.partition(", ")[0]: values for name, values in rows.items()}
+    words = {name.partition(", ")[2] for name in rows} - {""}
+    if len(words) != 1 or len(short) < len(rows):
+        return rows, ""
+    return short, f", {words.pop()}"
 
 
 def _table(rows: dict[str, dict[str, np.ndarray]]) -> list[str]:

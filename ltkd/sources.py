@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .class_folders import DataError, class_files, class_folders
+from .class_folders import DataError, class_files, class_folders, split_folders
 from .decoding import ImageStore
 from .experiments import Experiment, home
+from .files import printable
 from .mapped import MappedImages
 
 CARS_FILES = "cars_train/, cars_test/, devkit/ and cars_test_annos_withlabels.mat"
@@ -89,7 +90,8 @@ def cifar(experiment: Experiment) -> Sources:
         if (root / dataset.base_folder).is_dir():
             return _cifar_files(dataset, root)
         if (root / experiment.source / "train").is_dir():
-            return _split_folders(experiment, root / experiment.source)
+            parts = (root / experiment.source / part for part in ("train", "test"))
+            return _split_folders(experiment, root / experiment.source, *parts)
     _download(lambda root: dataset(root, download=True), dataset.__name__, dataset.url)
     return _cifar_files(dataset, data_folders()[0])
 
@@ -135,7 +137,7 @@ def stanford_cars(experiment: Experiment) -> Sources:
     missing = next((f for f, _ in (*files[0], *files[1]) if not f.is_file()), None)
     if missing:
         raise DataError(f"{folder} is incomplete: {missing.relative_to(folder)} is missing.")
-    train, test = (_files(experiment, folder, folder, some) for some in files)
+    train, test = (_files(experiment, folder, some) for some in files)
     sizes = tuple(len(some) for some in files)
     remark = "" if sizes == CARS_IMAGES else (
         f"These are not all files of Stanford Cars: {sizes[0]:,} training and {sizes[1]:,} test "
@@ -174,7 +176,7 @@ def caltech(experiment: Experiment) -> Sources:
         f"where the publisher has {CALTECH_IMAGES:,} in {CALTECH_FOLDERS}. Accuracies on them are "
         f"not accuracies on Caltech-256."
     )  # fmt: skip
-    return Sources(names, _files(experiment, folder, folder, files), None, 20, folder, remark)
+    return Sources(names, _files(experiment, folder, files), None, 20, folder, remark)
 
 
 def folder(experiment: Experiment) -> Sources:
@@ -182,35 +184,42 @@ def folder(experiment: Experiment) -> Sources:
     path = Path(experiment.folder or "").expanduser()
     if not path.is_dir():
         raise DataError(f"There is no folder {path}: give one that holds one folder per class.")
-    if (path / "train").is_dir() and (path / "test").is_dir():
-        return _split_folders(experiment, path)
+    if parts := split_folders(path):
+        others = [f.name for f in class_folders(path) if f not in parts.values()]
+        if others:
+            print(
+                f"{printable(path)} has train/ and test/: what else it holds is left out "
+                f"({printable(', '.join(others[:5]))})."
+            )
+        return _split_folders(experiment, path, **parts)
     names, files = class_files(path)
-    return Sources(names, _files(experiment, path, path, files), None, root=path)
+    return Sources(names, _files(experiment, path, files), None, root=path)
 
 
-def _split_folders(experiment: Experiment, path: Path) -> Sources:
-    names, train = class_files(path / "train")
-    test_names, test = class_files(path / "test")
+def _split_folders(experiment: Experiment, path: Path, train: Path, test: Path) -> Sources:
+    names, train_files = class_files(train)
+    test_names, test_files = class_files(test)
     if names != test_names:
         odd = sorted(set(names) ^ set(test_names))
-        raise DataError(f"{path}: train/ and test/ have different class folders: {', '.join(odd)}.")
-    pool = _files(experiment, path, path / "train", train)
-    return Sources(names, pool, _files(experiment, path, path / "test", test), root=path)
+        raise DataError(
+            f"{printable(path)}: train/ and test/ have different class folders: "
+            f"{', '.join(odd[:5])}{' …' if len(odd) > 5 else ''}."
+        )
+    pools = (_files(experiment, path, some) for some in (train_files, test_files))
+    return Sources(names, *pools, root=path)
 
 
-def _files(
-    experiment: Experiment, root: Path, folder: Path, files: list[tuple[Path, int]]
-) -> Source:
-    """A source of image files below `folder`, which is `root` or a folder in it.
+def _files(experiment: Experiment, root: Path, files: list[tuple[Path, int]]) -> Source:
+    """A source of image files below `root`.
 
     Where every file is named by its place in the publisher's order, that place is its id.
     """
-    stems = [f.stem for f, _ in files]
-    if all(s.isdecimal() for s in stems) and {int(s) for s in stems} == set(range(len(stems))):
+    stems = [f.stem for f, _ in files if not experiment.folder]
+    if stems and all(map(str.isdecimal, stems)) and set(map(int, stems)) == set(range(len(stems))):
         files = sorted(files, key=lambda item: int(item[0].stem))
         ids = np.arange(len(files))
     else:
-        ids = np.array([f.relative_to(folder).as_posix() for f, _ in files])
+        ids = np.array([f.relative_to(root).as_posix() for f, _ in files])
 
     def read(rows, size):
         store = image_store(experiment, root, size)

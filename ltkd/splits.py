@@ -41,7 +41,7 @@ def write_split(
 
     A name may hold no tab: none of the two publishers' does.
     """
-    counts = ", ".join(f"{len(names):,} {split} images" for split, (_, names) in splits.items())
+    counts = _counts({split: len(names) for split, (_, names) in splits.items()})
     header = HEADER.format(
         name=experiment.base,
         factor=experiment.imbalance_factor,
@@ -65,8 +65,10 @@ def read_split(path: Path, ids: np.ndarray, root: Path) -> dict[str, np.ndarray]
     Raises DataError that names the first file that is missing, or where the file is damaged.
     """
     rows = {str(name): row for row, name in enumerate(ids)}
-    found: dict[str, np.ndarray] = {}
-    for line in path.read_text("utf-8").splitlines():
+    none = np.empty(0, np.int64)
+    found = {"train": none, "validation": none}
+    lines = path.read_text("utf-8", errors="replace").splitlines()
+    for line in lines:
         if line.startswith("#") or not line:
             continue
         split, *named = line.split("\t")
@@ -80,8 +82,18 @@ def read_split(path: Path, ids: np.ndarray, root: Path) -> dict[str, np.ndarray]
                 f"hand are cut anew (--split-seed 1)."
             )
         own = np.array([rows[name] for name in named[1:]], np.int64)
-        found[split] = np.concatenate([found.get(split, own[:0]), own])
+        found[split] = np.concatenate([found.get(split, none), own])
+    held = _counts({split: len(own) for split, own in found.items()})
+    if f"# {held}" not in lines:
+        raise DataError(
+            f"{shown(path)} is damaged: it names {held}, which is not what its head says: fetch it "
+            f"again."
+        )
     return found
+
+
+def _counts(sizes: dict[str, int]) -> str:
+    return ", ".join(f"{size:,} {split} images" for split, size in sizes.items())
 
 
 def split_command(experiment: Experiment) -> str:

@@ -1,5 +1,6 @@
 """One style for every figure. Groups and models differ by more than colour, so grey print works."""
 
+import warnings
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -10,6 +11,7 @@ import seaborn as sns
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import get_font_names
 from matplotlib.image import AxesImage
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
@@ -21,6 +23,11 @@ HATCHES = dict(zip(GROUPS, HATCH, strict=False))
 # Colours themselves, not names like "C3": those are looked up when the figure is saved.
 ROLE_STYLES = {"Teacher": (PALETTE[0], "o", "--"), "Student": (PALETTE[3], "s", "-")}
 OTHER_STYLE = (PALETTE[7], "^", ":")
+# For class names in letters that matplotlib's own font lacks, where one of these is installed.
+FONTS = ("Noto Sans CJK SC", "WenQuanYi Zen Hei", "Microsoft YaHei", "PingFang SC", "Malgun Gothic",
+         "Apple SD Gothic Neo", "Noto Sans Devanagari", "Nirmala UI", "Kohinoor Devanagari",
+         "Noto Sans Thai", "Leelawadee UI", "Thonburi")  # fmt: skip
+warnings.filterwarnings("ignore", "Glyph .* missing from font")  # else a box is drawn: no more ado
 
 
 def figure(draw: Callable[..., Figure]) -> Callable[..., Figure]:
@@ -31,6 +38,7 @@ def figure(draw: Callable[..., Figure]) -> Callable[..., Figure]:
         style = sns.axes_style("ticks", {"axes.spines.top": False, "axes.spines.right": False})
         style |= sns.plotting_context("notebook", font_scale=0.9)
         style |= {"axes.prop_cycle": plt.cycler(color=PALETTE), "figure.dpi": 100}
+        style["font.family"] = ["sans-serif", *(set(FONTS) & set(get_font_names()))]
         with plt.rc_context(style):
             result = draw(*args, **options)
             result.set_layout_engine("constrained")
@@ -38,6 +46,12 @@ def figure(draw: Callable[..., Figure]) -> Callable[..., Figure]:
         return result
 
     return styled
+
+
+def shown_name(name: str, longest: int = 24) -> str:
+    """A name cut to so many letters; what stands between two dollars is no formula here."""
+    short = name if len(name) <= longest else f"{name[: longest - 1]}…"
+    return short.replace("$", r"\$")
 
 
 def plain_numbers(ax: Axes) -> None:
@@ -51,7 +65,7 @@ def show_image(ax: Axes, image: np.ndarray, title: str = "") -> None:
     """One image, uint8 (3, H, W), without axes."""
     ax.imshow(image.transpose(1, 2, 0))
     ax.axis("off")
-    ax.set_title(title, fontsize=8)
+    ax.set_title("\n".join(shown_name(line, 40) for line in title.split("\n")), fontsize=8)
 
 
 def show_grid(ax: Axes, side: int, parts: int) -> None:

@@ -1,5 +1,7 @@
 """What a network learns from: labels for the teacher, labels and teacher for the student."""
 
+from functools import cache
+
 import torch
 from accelerate import Accelerator
 from torch import Tensor
@@ -24,7 +26,7 @@ from .objectives import (
 )
 from .training import Objective, Step
 
-POSTERIOR_BYTES = 64 * 2**20  # of patch posteriors at a time
+POSTERIOR_BYTES = 64 * 2**20  # of patch posteriors, and of images, at a time
 WEIGHED_IMAGES = 500  # whose patches are weighed at a time
 
 
@@ -54,7 +56,13 @@ def mixing_for(
             with torch.inference_mode():
                 return torch.cat([loss.patch_weights(teacher(part).float()) for part in parts])
 
-    return Mixing(experiment.student_mix, counts, weights, grid=teacher.grid)
+    @cache
+    def grid(side: int) -> int:
+        image = torch.zeros(1, 3, side, side, device=next(teacher.parameters()).device)
+        with torch.inference_mode():
+            return round(teacher(image).shape[1] ** 0.5)
+
+    return Mixing(experiment.student_mix, counts, weights, grid=grid)
 
 
 def _distillation(
@@ -71,7 +79,8 @@ def _mean_posterior(data: LongTailedData, teacher: PatchNetwork, bias: Tensor) -
     """objectives.mean_posterior over the training images, (C,), without their patches at once."""
     labels, counts = torch.from_numpy(data.train.labels), torch.from_numpy(data.counts)
     mean = torch.zeros(len(counts))
-    rows = max(1, POSTERIOR_BYTES // (4 * teacher.grid**2 * len(counts)))
+    posteriors, pixels = 4 * teacher.grid**2 * len(counts), data.train.images[0].nbytes
+    rows = max(1, POSTERIOR_BYTES // max(posteriors, pixels))
     for some in torch.arange(len(labels)).split(rows):
         patches = torch.from_numpy(predict(teacher, data.train.images[some], patches=True))
         mean += mean_posterior(F.softmax(patches - bias, -1), labels[some], counts)

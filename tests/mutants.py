@@ -37,7 +37,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("donors follow the head", "evenly = 1 / self.counts[labels.cpu()]", "evenly = self.counts[labels.cpu()] / 1.0"),
         ("the teacher sees the crop", "_replace(whole=images, corner=corner)", "_replace(whole=seen, corner=corner)"),
         ("row and column of a crop swapped", "corner[:, 0], corner[:, 1]]", "corner[:, 1], corner[:, 0]]"),
-        ("crops do not enlarge their patches", "device=patches.device) // 2", "device=patches.device) % 2"),
+        ("crops do not enlarge their patches", "* half // grid", "% half"),
         ("boxes half a pixel too low", "torch.arange(length) + 0.5", "torch.arange(length)"),
         ("row and column of a box swapped", "rows = _span(height, centre[0], side)\n    columns = _span(width, centre[1], side)", "rows = _span(height, centre[1], side)\n    columns = _span(width, centre[0], side)"),
         ("the last crop is never shown", "torch.randint(0, grid - half + 1,", "torch.randint(0, grid - half,"),

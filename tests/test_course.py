@@ -1,5 +1,7 @@
 """The notebooks as reading matter: their shape, their width, their parts."""
 
+import base64
+import io
 import json
 import re
 from pathlib import Path
@@ -10,6 +12,7 @@ from PIL import Image
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 CHAPTERS = sorted(NOTEBOOKS.glob("0*.ipynb"))
 SOLUTIONS = sorted((NOTEBOOKS / "solutions").glob("0*.ipynb"))
+SLIDES = NOTEBOOKS / "slides.json"
 WIDTH = 88  # characters
 HEIGHT = {"code": 32, "markdown": 40}  # lines
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -31,6 +34,48 @@ def prose(notebook: Path) -> str:
 def exercises(notebook: Path) -> list[str]:
     after = prose(notebook).partition("## Exercises")[2]
     return re.findall(r"^\d\. \*(Easy|Medium|Medium: extend it|Open)\.\*", after, re.M)
+
+
+def slides(notebook: Path) -> list[list[dict]]:
+    """The cells of every slide, as nbconvert deals them out."""
+    found: list[list[dict]] = []
+    for cell in cells(notebook):
+        kind = cell["metadata"].get("slideshow", {}).get("slide_type")
+        if kind in ("slide", "subslide"):
+            found.append([])
+        if kind != "skip":
+            found[-1].append(cell)
+    return found
+
+
+def height(cell: dict) -> int:
+    """About how many pixels high a cell is on a slide 1280 wide, to a tenth of what is measured."""
+    if cell["cell_type"] == "markdown":
+        return 30 + sum(map(block_height, re.split(r"\n\s*\n", text(cell))))
+    total = 28 + 24 * len(cell["source"])
+    for output in cell["outputs"]:
+        data = output.get("data", {})
+        if "image/png" in data:
+            with Image.open(io.BytesIO(base64.b64decode("".join(data["image/png"])))) as picture:
+                total += 25 + picture.height
+        else:
+            shown = "".join(output.get("text", data.get("text/plain", "")))
+            total += 23 + 24 * len(shown.splitlines())
+    return total
+
+
+def block_height(block: str) -> int:
+    """The same for a paragraph, a list, a table, a formula or a picture in Markdown."""
+    if block.startswith("|"):
+        return 20 + 34 * block.count("\n")
+    if block.startswith("!["):
+        return 360
+    if block.startswith("#"):
+        return 75
+    if "$$" in block:
+        return 85
+    items = re.split(r"\n(?=\d\.|- )", block)
+    return 20 + sum(26 * -(-len(item) // 115) for item in items)
 
 
 def test_every_chapter_has_its_solutions():
@@ -68,6 +113,12 @@ class TestShape:
         assert kinds[0] == "slide" and kinds.count("slide") >= 4
         headings = [text(c).startswith("#") for c in cells(notebook, "markdown")]
         assert headings[0]
+
+    def test_no_slide_is_longer_than_the_screen(self, notebook):
+        screen = int(json.loads(SLIDES.read_text())["SlidesExporter"]["reveal_height"])
+        for slide in slides(notebook):
+            if "images/panel.png" not in text(slide[0]):  # a whole page; that slide scrolls
+                assert sum(map(height, slide)) < screen, text(slide[0])[:60]
 
     def test_links_lead_somewhere(self, notebook):
         for target in re.findall(r"\]\(([^)#]+)\)", prose(notebook)):

@@ -287,3 +287,22 @@ def test_large_jpegs_are_decoded_small_but_alike(tmp_path):
     with Image.open(tmp_path / "large.jpg") as image:
         whole = np.asarray(decoding.ImageOps.fit(image, (64, 64))).transpose(2, 0, 1)
     assert np.abs(seen - whole).max() < 12
+
+
+def test_a_file_that_may_be_read_later_is_read_then(store, files, monkeypatch):
+    """Its size and time stay as they are when its owner allows to read it."""
+    original, allowed = Path.read_bytes, []
+    monkeypatch.setattr(os, "access", lambda path, _: bool(allowed) or Path(path) != files[3])
+
+    def read(self):
+        if self == files[3] and not allowed:
+            raise PermissionError(13, "Permission denied")
+        return original(self)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    _, readable = store.read(files)
+    assert np.flatnonzero(~readable).tolist() == [3]
+    assert "Permission denied" in store.unreadable()[store.name_of(files[3])]
+    allowed.append(True)
+    images, readable = store.read(files)
+    assert readable.all() and holds(images, files)

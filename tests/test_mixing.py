@@ -84,23 +84,27 @@ def test_tail_cutmix_pastes_every_class_as_often():
     assert torch.allclose(share, torch.full((3,), 1 / 3), atol=0.03)
 
 
-@pytest.mark.parametrize("patch", [0, 2, 5, 15])
-def test_tail_patches_pastes_around_the_patch_of_the_largest_weight(patch):
+# a patch has 8 pixels; a schedule's small images, of 24, have 3 × 3
+@pytest.mark.parametrize(("patch", "grid"), [(0, 4), (2, 4), (5, 4), (15, 4), (8, 3)])
+def test_tail_patches_pastes_around_the_patch_of_the_largest_weight(patch, grid):
+    side = 8 * grid
+
     def weights(images):
         assert (images >= 128).all()  # of the donors, that is of images that may be pasted
-        found = torch.zeros(len(images), 16)
+        found = torch.zeros(len(images), grid**2)
         found[:, patch] = 1
         return found
 
-    images = torch.cat([torch.zeros(4, 3, 32, 32), torch.full((2000, 3, 32, 32), 200.0)]).byte()
+    images = torch.tensor([0] * 4 + [200] * 2000)[:, None, None, None].expand(-1, 3, side, side)
+    images = images.byte()
     labels, rows = torch.tensor([0] * 4 + [1] * 2000), torch.arange(2000) % 4
     counts = torch.tensor([1e12, 1.0])  # class 0 is never drawn
     mixing = Mixing("tail_patches", counts, weights, share=1.0)
     batch = mixing(rows, labels, 4, lambda places: images[places])
     pasted = (batch.images[:, 0] == 200).float()
     small = (batch.pasted_share > 0) & (batch.pasted_share < 0.05)
-    row, column = divmod(patch, 4)
-    around = torch.zeros(32, 32)
+    row, column = divmod(patch, grid)
+    around = torch.zeros(side, side)
     reach = 4  # half the side of a small box: √0.05 · 32 / 2
     around[max(0, 8 * row - reach) : 8 * row + 8 + reach,
            max(0, 8 * column - reach) : 8 * column + 8 + reach] = 1  # fmt: skip
@@ -140,6 +144,20 @@ def test_patches_of_a_crop_lie_over_the_whole_images_patches():
     rows = [[6, 6, 7, 7], [6, 6, 7, 7], [10, 10, 11, 11], [10, 10, 11, 11]]
     assert torch.equal(found[0, :, 1], torch.tensor(rows).float().flatten())
     assert torch.equal(found[1], whole[1])
+
+
+def test_crops_of_an_odd_grid_stay_inside():
+    whole = torch.arange(9.0).view(1, 9, 1)  # 3 × 3: a crop shows one patch
+    assert crop_patches(whole, torch.tensor([[2, 1]])).flatten().tolist() == [7.0] * 9
+    whole = torch.arange(49.0).view(1, 49, 1)  # 7 × 7: a crop shows 3 × 3
+    found = crop_patches(whole, torch.tensor([[4, 4]])).view(7, 7)
+    assert found[0].tolist() == [32.0] * 3 + [33.0] * 2 + [34.0] * 2
+    assert found[-1, -1] == 48
+    images = torch.arange(24).expand(40, 3, 24, 24).byte()  # a pixel is its column
+    batch = local_crops(images, torch.zeros(40).long(), torch.ones(40).bool(), grid=3)
+    assert set(batch.corner.flatten().tolist()) == {0, 1, 2}
+    for seen, column in zip(batch.images, batch.corner[:, 1].tolist(), strict=True):
+        assert (seen.min(), seen.max()) == (8 * column, 8 * column + 7)
 
 
 @pytest.mark.parametrize("kind", MIXES)

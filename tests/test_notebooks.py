@@ -7,12 +7,19 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient.exceptions import CellExecutionError
 
 from ltkd import covers, notebooks
+from ltkd.__main__ import main
 from ltkd.experiments import Experiment
 
 CHOICE = "import os; print(os.environ['LTKD_EXPERIMENT'], os.environ['LTKD_EPOCHS'])"
+
+
+def write(path, *cells):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    found = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    nbformat.write(found, path)
+    return path
 
 
 @pytest.fixture
@@ -20,10 +27,7 @@ def project(tmp_path, monkeypatch) -> Iterator[Path]:
     """A project of two notebooks and a solution. The environment is put back afterwards."""
     before = dict(os.environ)
     for name in ("01_a", "02_b", "solutions/01_a"):
-        file = tmp_path / "notebooks" / f"{name}.ipynb"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CHOICE)])
-        nbformat.write(book, file)
+        write(tmp_path / "notebooks" / f"{name}.ipynb", CHOICE)
     (tmp_path / "notebooks/images").mkdir()
     (tmp_path / "notebooks/images/a.png").write_bytes(b"a picture")
     monkeypatch.setattr(notebooks, "PROJECT", tmp_path)
@@ -72,12 +76,31 @@ def test_saving_includes_the_solutions_and_the_pictures(project, experiment, mon
 
 
 def test_a_failing_cell_stops_it_and_can_be_read(project, experiment):
-    file = project / "notebooks/01_a.ipynb"
-    book = nbformat.read(file, 4)
-    book.cells[0].source = "1 / 0"
-    nbformat.write(book, file)
-    with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
+    write(project / "notebooks/01_a.ipynb", "1 / 0")
+    with pytest.raises(notebooks.NotebookError, match=r"01_a.ipynb stopped with ZeroDivisionError"):
         notebooks.run_all(experiment)
     copies = experiment.model_folder / "notebooks"
     assert "ZeroDivisionError" in (copies / "01_a.ipynb").read_text()
     assert not (copies / "02_b.ipynb").exists()
+
+
+def test_a_failing_cell_is_one_sentence_and_the_copy_has_the_rest(tmp_path, home):
+    source = write(tmp_path / "a.ipynb", "1 + 1", "raise ValueError('The folder is empty.')")
+    with pytest.raises(notebooks.NotebookError) as error:
+        notebooks.execute(source, home / "copies" / "a.ipynb")
+    assert str(error.value) == (
+        "a.ipynb stopped with ValueError: The folder is empty. The whole of it is in "
+        "copies/a.ipynb."
+    )
+    first, second = nbformat.read(home / "copies" / "a.ipynb", 4).cells
+    assert first.outputs[0].data["text/plain"] == "2"
+    assert second.outputs[0].output_type == "error"
+
+
+def test_the_command_prints_that_sentence(monkeypatch, capsys):
+    def fail(*arguments, **options):
+        raise notebooks.NotebookError("01.ipynb stopped.")
+
+    monkeypatch.setattr(notebooks, "run_all", fail)
+    assert main(["notebooks", "digits-lt"]) == 1
+    assert capsys.readouterr().err == "ltkd: 01.ipynb stopped.\n"

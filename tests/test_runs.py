@@ -1,6 +1,5 @@
 """What the jobs share: teachers, the panel's pictures, the commands that make results again."""
 
-import shlex
 import shutil
 from dataclasses import replace
 
@@ -9,14 +8,12 @@ import pytest
 import torch
 
 from ltkd import runs
-from ltkd.__main__ import parser
 from ltkd.datasets import Split
 from ltkd.evaluation import evaluate_network
 from ltkd.experiments import Experiment
 from ltkd.gallery import save_predefined_images
 from ltkd.images import predefined_images, read_image
 from ltkd.objectives import teacher_bias
-from ltkd.runs import command
 from ltkd.training import Trainer
 
 
@@ -33,19 +30,6 @@ def test_experiments_that_differ_in_the_teacher_do_not_share_it():
         assert replace(experiment, **change).model_file("teacher") != experiment.model_file(
             "teacher"
         )
-
-
-def test_the_command_makes_the_same_experiment_again():
-    chosen = {"epochs": 3, "seed": 2, "imbalance_factor": 20.0, "schedule": "paper"}
-    experiment = Experiment.choose("cifar100-lt", **chosen)
-    first = command(experiment).partition(" && ")[0].removeprefix("python -m ltkd ")
-    found = vars(parser().parse_args(shlex.split(first)))
-    assert found.pop("job") == "student"
-    assert Experiment.choose(found.pop("experiment"), **found) == experiment
-
-
-def test_the_command_quotes_a_folder_with_spaces():
-    assert "'folder:my photos'" in command(Experiment.from_folder("my photos"))
 
 
 def test_predefined_images_are_test_images(digits, quick):
@@ -152,11 +136,3 @@ def test_metrics_are_those_of_the_splits_that_they_name(digits, quick):
     for split in ("test", "validation"):
         wanted = evaluate_network(network, getattr(digits, split), digits.groups)
         assert content["metrics"][split]["confusion"] == wanted["confusion"]
-
-
-def test_the_machine_names_its_processor(monkeypatch):
-    assert runs.machine()["device"].startswith("CPU") or torch.cuda.is_available()
-    monkeypatch.setattr(runs.Path, "read_text", lambda path: "a : 1\nmodel name\t: Chip 7\n")
-    assert runs._processor() == "CPU: Chip 7"
-    monkeypatch.setattr(runs.Path, "read_text", lambda path: "nothing of the kind")
-    assert runs._processor() == "CPU"

@@ -9,7 +9,7 @@ import pytest
 
 from ltkd.checkpoints import load_checkpoint
 from ltkd.experiments import PROJECT, ROLES, Experiment
-from ltkd.runs import command
+from ltkd.provenance import command
 
 IMAGES = {  # of the test sets
     "caltech101-lt": 2_020,

@@ -30,6 +30,16 @@ def test_a_report_has_the_numbers_of_the_file(quick, summary):
     assert "75,290 parameters" in text
 
 
+def test_a_report_says_what_is_odd_about_the_data(quick, summary):
+    assert summary["remark"] == ""
+    assert shipped.report(quick.name).splitlines()[1] == ""
+    remark = "These are not the files of Caltech-256. " * 5
+    (quick.model_folder / "results.json").write_text(json.dumps(summary | {"remark": remark}))
+    lines = shipped.report(quick.name).splitlines()
+    assert " ".join(lines[1 : lines.index("")]) == remark.strip()
+    assert max(map(len, lines[: lines.index("")])) <= 88
+
+
 def test_figures_of_a_file(quick, summary):
     lines = shipped.by_class(quick.name).axes[0].lines
     drawn = [line.get_ydata() for line in lines]

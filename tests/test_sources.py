@@ -134,7 +134,31 @@ def test_train_and_test_folders(tmp_path, write_classes):
     write_classes(tmp_path / "test", {"cat": 1, "dog": 2})
     data = build(on(tmp_path))
     assert data.counts.tolist() == [3, 3]  # and one cat for validation
-    assert data.test.sources.tolist() == ["cat/cat-0.png", "dog/dog-0.png", "dog/dog-1.png"]
+    assert data.test.sources.tolist() == [
+        f"test/{name}.png" for name in ("cat/cat-0", "dog/dog-0", "dog/dog-1")
+    ]
+
+
+@pytest.mark.parametrize("names", [("Train", "TEST"), ("train", "test")])
+def test_train_and_test_in_capitals_and_what_lies_beside(tmp_path, write_classes, names, capsys):
+    for name, size in zip(names, (4, 2), strict=True):
+        write_classes(tmp_path / name, {"cat": size, "dog": size})
+    write_classes(tmp_path / "val", {"cat": 2, "dog": 2})
+    data = build(on(tmp_path))
+    assert data.class_names == ["cat", "dog"]
+    assert len(data.test.labels) == 4 and data.test.sources[0] == f"{names[1]}/cat/cat-0.png"
+    assert "has train/ and test/: what else it holds is left out (val)." in capsys.readouterr().out
+
+
+def test_other_names_of_splits_are_no_classes(tmp_path, write_classes):
+    for name in ("train", "val"):
+        write_classes(tmp_path / name, {"cat": 4, "dog": 4})
+    assert "holds train/ and val/: name the folder to learn from train/" in refused(on(tmp_path))
+
+
+def test_a_class_may_be_called_train(tmp_path, write_classes):
+    write_classes(tmp_path, {"bus": 4, "train": 5})
+    assert build(on(tmp_path)).class_names == ["bus", "train"]
 
 
 def test_train_and_test_with_different_classes(tmp_path, write_classes):

@@ -137,6 +137,25 @@ def test_a_damaged_split_file(tmp_path, line):
         read_split(path, np.array(["y"]), tmp_path)
 
 
+@pytest.mark.parametrize("keep", [0, 200, -3])
+def test_a_split_file_that_was_cut_off(cars, keep):
+    experiment = small("stanford-cars-lt")
+    selection.save_split(experiment)
+    path = split_file(experiment)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(lines[:keep] if keep < 0 else [path.read_text()[:keep]]))
+    with pytest.raises(DataError, match=r"is damaged|00\.?\w* is missing"):
+        build(experiment)
+
+
+def test_a_split_file_in_other_letters(cars):
+    experiment = small("stanford-cars-lt")
+    selection.save_split(experiment)
+    path = split_file(experiment)
+    path.write_bytes(path.read_text().replace("Audi", "Aüdi").encode("latin-1"))
+    assert len(build(experiment).test.labels) == 6  # only the names of the files count
+
+
 def test_caltech_without_and_with_clutter(caltech, capsys):
     data = build(small("caltech256-lt"))
     assert data.class_names == ["ak47", "yo yo-101"]

@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from ltkd import supervision
 from ltkd.distillation import kd
+from ltkd.experiments import Experiment
 from ltkd.losses import ClassLoss
 from ltkd.mixing import Batch, crop_patches, local_crops, plain
 from ltkd.networks import image_logits
-from ltkd.runs import new_network
+from ltkd.runs import new_network, trainer_for
 from ltkd.supervision import distillation_loss, mixing_for, objective_for
 from ltkd.training import Step, accelerator_for
 
@@ -134,3 +136,30 @@ def test_the_mean_posterior_is_that_of_all_training_images(digits, quick, monkey
         monkeypatch.setattr("ltkd.supervision.POSTERIOR_BYTES", limit)
         found = distillation_loss(experiment, digits, teacher).mean_posterior
         assert torch.allclose(found, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("mix", ["tail_patches", "local_crops"])
+def test_mixing_follows_the_grid_of_small_images(mix, digits, shorten, home):
+    """Images of 24 pixels have 3 × 3 patches, where those of 32 have 4 × 4."""
+    experiment = replace(Experiment.named("digits-lt"), student_mix=mix)
+    experiment = shorten(experiment, 1, small=1.0)
+    teacher = new_network(experiment, digits, "teacher")
+    losses = trainer_for(experiment, digits, "student", teacher)._epoch(0)
+    assert {"head", "tail", "class"} <= {name.partition("_")[2] or name for name in losses}
+    assert all(0 <= loss < 100 for loss in losses.values())
+
+
+def test_the_images_of_few_classes_are_not_held_at_once(digits, quick, monkeypatch):
+    """Few classes have small posteriors; their images may be large."""
+    held, predict = [], supervision.predict
+
+    def watched(network, images, **options):
+        held.append(images.nbytes)
+        return predict(network, images, **options)
+
+    monkeypatch.setattr(supervision, "predict", watched)
+    monkeypatch.setattr(supervision, "POSTERIOR_BYTES", 2**16)
+    experiment = replace(quick, distillation="image_and_patch")
+    teacher = new_network(experiment, digits, "teacher").eval()
+    distillation_loss(experiment, digits, teacher)
+    assert sum(held) == digits.train.images.nbytes and max(held) <= 2**16
