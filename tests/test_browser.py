@@ -107,7 +107,8 @@ def wait_for(address: str, server: subprocess.Popen, log: Path) -> str:
     end = time.monotonic() + START
     while time.monotonic() < end and server.poll() is None:
         try:
-            urllib.request.urlopen(f"{address}static/no-such-file", timeout=5)
+            urllib.request.urlopen(f"{address}static/no-such-file", timeout=5).close()
+            return address  # the login page
         except urllib.error.HTTPError as error:
             error.close()
             return address
