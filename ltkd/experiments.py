@@ -71,6 +71,11 @@ class Experiment:
             )
         if not self.imbalance_factor >= 1:
             raise ValueError(f"The imbalance factor is at least 1, not {self.imbalance_factor}.")
+        if self.image_size < 1 or self.seed < 0 or self.split_seed < 0:
+            raise ValueError(
+                f"An image has at least 1 pixel a side and seeds are not negative, unlike "
+                f"image_size {self.image_size}, seed {self.seed}, split_seed {self.split_seed}."
+            )
         if self.weights not in (None, "imagenet"):
             raise ValueError(f"The weights are imagenet or not given, not {self.weights!r}.")
         if self.weights and self.backbone == "resnet":
@@ -101,9 +106,14 @@ class Experiment:
         >>> Experiment.from_folder("my photos/birds").name
         'folder-birds'
         """
-        path = Path(path).expanduser()
-        if not path.exists() and (PROJECT / path).exists():  # notebooks run in notebooks/
-            path = PROJECT / path
+        if not os.fspath(path):
+            raise ValueError("The path of your folder is missing: give folder:<path>.")
+        try:
+            path = Path(path).expanduser()
+            if not path.exists() and (PROJECT / path).exists():  # notebooks run in notebooks/
+                path = PROJECT / path
+        except (OSError, RuntimeError) as error:  # a closed folder above it; ~ of no user
+            raise ValueError(f"The folder {path} cannot be found ({error}): check it.") from error
         photographs: dict[str, Any] = {"image_size": 64, "schedule": SCHEDULES["photographs"]}
         plain = cls(f"folder:{path}", "folder", "natural", folder=str(path), **photographs)
         return replace(plain, **changes)

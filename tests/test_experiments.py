@@ -162,3 +162,30 @@ def test_all_fields_as_plain_values():
     values = Experiment.named("digits-lt").as_dict()
     assert values["name"] == "digits-lt"
     assert values["schedule"]["augment"] == ("crop",)
+
+
+@pytest.mark.parametrize(
+    ("choice", "said"),
+    [
+        ({"image_size": 0}, "at least 1 pixel a side .* unlike image_size 0"),
+        ({"seed": -1}, "seeds are not negative, .* seed -1"),
+        ({"split_seed": -1}, "seeds are not negative, .* split_seed -1"),
+    ],
+)
+def test_numbers_that_make_no_sense(choice, said):
+    with pytest.raises(ValueError, match=said):
+        Experiment.choose("digits-lt", **choice)
+
+
+def test_folders_that_cannot_be_looked_for(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="The path of your folder is missing"):
+        Experiment.choose("folder:")
+    with pytest.raises(ValueError, match="~nobody-of-that-name/a cannot be found"):
+        Experiment.from_folder("~nobody-of-that-name/a")
+
+    def closed(self):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr("pathlib.Path.exists", closed)
+    with pytest.raises(ValueError, match=r"cannot be found .*Permission denied"):
+        Experiment.from_folder(tmp_path / "pets")
