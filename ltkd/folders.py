@@ -11,7 +11,6 @@ from .duplicates import hashes, near_duplicates
 from .estimates import spoken
 from .experiments import ROLES, Experiment
 from .files import printable
-from .longtail import largest_first
 from .runs import expected_seconds
 from .sources import image_store
 
@@ -33,13 +32,13 @@ def report(experiment: Experiment, data: LongTailedData) -> None:
 def counts(data: LongTailedData) -> str:
     """One sentence on the sizes."""
     sizes = ", ".join(f"{len(getattr(data, split).labels):,} {split}" for split in SPLITS)
-    ranked = largest_first(data.counts)
-    largest, smallest = (f"{data.counts[c]:,}" for c in (ranked[0], ranked[-1]))
-    first, last = (data.class_names[c] for c in (ranked[0], ranked[-1]))
-    return (
-        f"{len(data.class_names)} classes, {sizes} images; {largest} training images of {first}, "
-        f"{smallest} of {last}."
-    )
+    names, most, least = data.class_names, data.counts.max(), data.counts.min()
+    tail = f"{most:,} training images of "
+    if most == least:
+        tail += "every class"
+    else:
+        tail += f"{names[data.counts.argmax()]}, {least:,} of {names[data.counts.argmin()]}"
+    return f"{len(names)} classes, {sizes} images; {tail}."
 
 
 def left_out(experiment: Experiment) -> list[str]:

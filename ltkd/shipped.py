@@ -99,17 +99,16 @@ def reliability(experiment_name: str) -> Figure | None:
     return plots.reliability(curves) if curves else None
 
 
-def ablation() -> dict[str, dict[str, np.ndarray]] | None:
-    """The ablation as row → group → validation accuracies over seeds, best first.
-
-    None if it is not shipped.
-    """
-    content = read(f"{ABLATED}/ablation.json")
+def ablation(
+    experiment_name: str = ABLATED, split: str = "validation"
+) -> dict[str, dict[str, np.ndarray]] | None:
+    """The ablation as row → group → accuracies over seeds, best first; None if not shipped."""
+    content = read(f"{experiment_name}/ablation.json")
     if content is None:
         return None
     found: dict[str, list[dict]] = {}
     for run in content["rows"]:
-        found.setdefault(run["row"], []).append(run["validation"])
+        found.setdefault(run["row"], []).append(run[split])
     rows = {
         name: {g: np.array([_number(run.get(g)) for run in runs]) for g in GROUPS}
         for name, runs in found.items()
@@ -117,14 +116,14 @@ def ablation() -> dict[str, dict[str, np.ndarray]] | None:
     return dict(sorted(rows.items(), key=lambda row: -row[1]["all"].mean()))
 
 
-def ablation_report() -> str:
+def ablation_report(experiment_name: str = ABLATED, split: str = "validation") -> str:
     """Mean ± standard deviation over seeds of every row, or that there is no ablation."""
-    rows = ablation()
+    rows = ablation(experiment_name, split)
     if rows is None:
         return "ablation: not shipped"
     seeds = {len(values["all"]) for values in rows.values()}
     rows, shared = _without_shared_words(rows)
-    last = f"Validation accuracy, %; {_range(seeds)} seeds a row, last epoch{shared}."
+    last = f"{split.capitalize()} accuracy, %; {_range(seeds)} seeds a row, last epoch{shared}."
     return "\n".join([*_table(rows), last])
 
 
@@ -149,9 +148,9 @@ def _without_shared_words(rows: dict) -> tuple[dict, str]:
 
 def _table(rows: dict[str, dict[str, np.ndarray]]) -> list[str]:
     width = max(map(len, rows))
-    lines = [" " * width + "".join(f"{group:>13}" for group in GROUPS)]
+    lines = [" " * width + "".join(f"{group:>11}" for group in GROUPS)]
     for name, values in rows.items():
-        lines.append(name.ljust(width) + "".join(f"{_mean(values[g]):>13}" for g in GROUPS))
+        lines.append(name.ljust(width) + "".join(f"{_mean(values[g]):>11}" for g in GROUPS))
     return lines
 
 

@@ -205,8 +205,8 @@ def _split_folders(experiment: Experiment, path: Path, train: Path, test: Path) 
             f"{printable(path)}: train/ and test/ have different class folders: "
             f"{', '.join(odd[:5])}{' …' if len(odd) > 5 else ''}."
         )
-    pool, tested = (_files(experiment, path, some) for some in (train_files, test_files))
-    return Sources(names, pool, tested, root=path)
+    pool, held_out = (_files(experiment, path, some) for some in (train_files, test_files))
+    return Sources(names, pool, held_out, root=path)
 
 
 def _files(experiment: Experiment, root: Path, files: list[tuple[Path, int]]) -> Source:

@@ -94,10 +94,12 @@ def ablation(home):
         return {"all": value, "many": value + 10, "medium": value, "few": None}
 
     rows = [
-        {"row": "KD", "seed": seed, "validation": scores(value), "test": scores(0.0)}
+        {"row": "KD", "seed": seed, "validation": scores(value), "test": scores(seed)}
         for seed, value in enumerate((40.0, 41.0, 42.0))
     ]
-    rows.append({"row": "no distillation", "seed": 0, "validation": scores(39.0)})
+    rows.append(
+        {"row": "no distillation", "seed": 0, "validation": scores(39.0), "test": scores(0.5)}
+    )
     path = home / "saved_model" / shipped.ABLATED / "ablation.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"command": "", "machine": {}, "versions": {}, "rows": rows}))
@@ -108,6 +110,12 @@ def test_the_ablation_is_counted_over_seeds(ablation):
     assert " ".join(lines[1].split()) == "KD 41.0 ± 1.0 51.0 ± 1.0 41.0 ± 1.0 –"
     assert lines[2].split() == ["no", "distillation", "39.0", "49.0", "39.0", "–"]
     assert "1 to 3 seeds" in lines[3]
+
+
+def test_the_test_accuracies_of_an_ablation(ablation):
+    lines = shipped.ablation_report(shipped.ABLATED, "test").splitlines()
+    assert " ".join(lines[1].split()) == "KD 1.0 ± 1.0 11.0 ± 1.0 1.0 ± 1.0 –"
+    assert lines[3].startswith("Test accuracy, %; 1 to 3 seeds")
 
 
 def test_the_ablation_is_drawn_with_error_bars(ablation):
