@@ -346,6 +346,7 @@ EXPERIMENTS = {
                 width=32,
                 teacher_width=32,
                 teacher_loss="balanced_softmax",
+                distillation="kd",
                 schedule=replace(SCHEDULES["photographs"], epochs=epochs),
             )
             for name, source, epochs in (
