@@ -332,8 +332,17 @@ EXPERIMENTS = {
         ),
         *(
             # best on validation images: saved_model/cifar100-lt-depth8/ablation.json
-            Experiment(name, source, teacher_loss="balanced_softmax", distillation="kd")
-            for name, source in (("cifar10-lt", "cifar10"), ("cifar100-lt", "cifar100"))
+            Experiment(
+                name, source, teacher_loss="balanced_softmax", distillation="kd", expected=expected
+            )
+            for name, source, expected in (
+                ("cifar10-lt", "cifar10", "teacher 78.0, student 79.4 (seed 0)"),
+                (
+                    "cifar100-lt",
+                    "cifar100",
+                    "teacher 42.6 ± 0.7, student 44.5 ± 0.6 (seeds 0 to 2); 12 min on a core",
+                ),
+            )
         ),
         *(
             Experiment(
@@ -348,11 +357,18 @@ EXPERIMENTS = {
                 teacher_loss="balanced_softmax",
                 distillation="kd",
                 schedule=replace(SCHEDULES["photographs"], epochs=epochs),
+                expected=expected,
             )
-            for name, source, epochs in (
-                ("stanford-cars-lt", "stanford_cars", 40),
-                ("caltech256-lt", "caltech256", 16),
-                ("caltech257-lt", "caltech257", 16),  # with the clutter class
+            for name, source, epochs, expected in (
+                (
+                    "stanford-cars-lt",
+                    "stanford_cars",
+                    40,
+                    "teacher 18.3 ± 0.4, student 21.7 ± 0.2 (seeds 0 to 2; 1,635 official training "
+                    "images stood in for the test images); 9 min on a core",
+                ),
+                ("caltech256-lt", "caltech256", 16, "not measured: the files were not at hand"),
+                ("caltech257-lt", "caltech257", 16, "not measured"),  # with the clutter class
             )
         ),
     )
