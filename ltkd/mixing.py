@@ -171,7 +171,7 @@ def local_crops(images: Tensor, labels: Tensor, chosen: Tensor, grid: int = 4) -
     >>> batch.images.shape, batch.corner[1].tolist()
     (torch.Size([2, 3, 32, 32]), [-1, -1])
     """
-    side, half = images.shape[-1], max(1, grid // 2)
+    side, half = images.shape[-1], _crop_side(grid)
     corner = torch.randint(0, grid - half + 1, (len(images), 2)).to(images.device)
     step = side // grid
     windows = images.unfold(2, half * step, step).unfold(3, half * step, step)
@@ -180,6 +180,11 @@ def local_crops(images: Tensor, labels: Tensor, chosen: Tensor, grid: int = 4) -
     seen = torch.where(chosen[:, None, None, None], enlarged, images)
     corner = corner.masked_fill(~chosen[:, None], -1)
     return plain(seen, labels)._replace(whole=images, corner=corner)
+
+
+def _crop_side(grid: int) -> int:
+    """Patches along the side of a local crop: half of the grid's."""
+    return max(1, grid // 2)
 
 
 def crop_patches(patches: Tensor, corner: Tensor) -> Tensor:
@@ -194,7 +199,7 @@ def crop_patches(patches: Tensor, corner: Tensor) -> Tensor:
     tensor([2., 2., 2., 2.])
     """
     grid = round(patches.shape[1] ** 0.5)
-    half = max(1, grid // 2)
+    half = _crop_side(grid)
     offsets = torch.arange(grid, device=patches.device) * half // grid
     rows, columns = (corner[:, axis, None].clamp(min=0) + offsets for axis in (0, 1))  # (B, G)
     places = (grid * rows[:, :, None] + columns[:, None, :]).flatten(1)  # (B, P)

@@ -21,6 +21,7 @@ from .style import (
     ROLE_STYLES,
     figure,
     plain_numbers,
+    shortened,
     show_grid,
     show_image,
     show_weights,
@@ -60,8 +61,7 @@ def examples(data: LongTailedData, columns: int = 10) -> Figure:
     chosen = spread(largest_first(data.counts), columns)
     fig, axes = plt.subplots(1, len(chosen), figsize=(9, 1.7), squeeze=False)
     for ax, label in zip(axes[0], chosen, strict=True):
-        name = data.class_names[label]
-        title = f"{name if len(name) <= 10 else name[:9] + '…'}\n{data.counts[label]}"
+        title = f"{shortened(data.class_names[label], 10)}\n{data.counts[label]}"
         show_image(ax, data.train.images[np.flatnonzero(data.train.labels == label)[0]], title)
     fig.suptitle("One training image per class, and how many the class has", fontsize=10)
     return fig

@@ -27,6 +27,7 @@ OTHER_STYLE = (PALETTE[7], "^", ":")
 FONTS = ("Noto Sans CJK SC", "WenQuanYi Zen Hei", "Microsoft YaHei", "PingFang SC", "Malgun Gothic",
          "Apple SD Gothic Neo", "Noto Sans Devanagari", "Nirmala UI", "Kohinoor Devanagari",
          "Noto Sans Thai", "Leelawadee UI", "Thonburi")  # fmt: skip
+INSTALLED = sorted(set(FONTS) & set(get_font_names()), key=FONTS.index)
 warnings.filterwarnings("ignore", "Glyph .* missing from font")  # else a box is drawn: no more ado
 
 
@@ -38,7 +39,7 @@ def figure(draw: Callable[..., Figure]) -> Callable[..., Figure]:
         style = sns.axes_style("ticks", {"axes.spines.top": False, "axes.spines.right": False})
         style |= sns.plotting_context("notebook", font_scale=0.9)
         style |= {"axes.prop_cycle": plt.cycler(color=PALETTE), "figure.dpi": 100}
-        style["font.family"] = ["sans-serif", *(set(FONTS) & set(get_font_names()))]
+        style["font.family"] = ["sans-serif", *INSTALLED]
         with plt.rc_context(style):
             result = draw(*args, **options)
             result.set_layout_engine("constrained")
@@ -48,10 +49,14 @@ def figure(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     return styled
 
 
+def shortened(name: str, longest: int) -> str:
+    """A name cut to so many letters."""
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"
+
+
 def shown_name(name: str, longest: int = 24) -> str:
-    """A name cut to so many letters; what stands between two dollars is no formula here."""
-    short = name if len(name) <= longest else f"{name[: longest - 1]}…"
-    return short.replace("$", r"\$")
+    """The same for a figure, where what stands between two dollars is no formula."""
+    return shortened(name, longest).replace("$", r"\$")
 
 
 def plain_numbers(ax: Axes) -> None:
