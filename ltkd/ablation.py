@@ -96,10 +96,11 @@ def ablation(experiment: Experiment, seeds: int = 3, patterns: Sequence[str] = (
         metrics = train(student, data, role)[1]["metrics"]
         row = {"row": name, "seed": seed, "command": command(student, (role,))}
         row |= {split: scores(metrics[split]) for split in ("validation", "test")}
-        done.append(row | {key: metrics[key] for key in ("seconds", "parameters")})
+        row |= {key: metrics[key] for key in ("seconds", "parameters")}
+        # a table is filled over days, not always on one machine
+        done.append(row | {"machine": machine(), "versions": versions()})
         about: dict[str, Any] = {"command": f"{command(experiment, ('ablation',))} --seeds {seeds}"}
-        about |= {"experiment": experiment.as_dict(), "machine": machine(), "versions": versions()}
-        about |= {"remark": data.remark}
+        about |= {"experiment": experiment.as_dict(), "remark": data.remark}
         write_json(file, about | {"rows": done})
     print(table(done), *lead(done, default_row(experiment)), sep="\n")
     return done

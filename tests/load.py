@@ -1,7 +1,8 @@
 """A day's load on the panel's page: python tests/load.py [USERS] [MINUTES]; 10 and 10 if not given.
 
 Serves notebook 5 as `make app` does, opens a page for each user in Chromium, and lets all of them
-classify pictures at once. Prints errors, latency and memory; tests/README.md has the results.
+classify pictures at once; at the end it kills the browser of one user more and waits for that
+kernel to be culled. Prints errors, latency and memory; tests/README.md has the results.
 """
 
 import asyncio
@@ -20,9 +21,11 @@ from pathlib import Path
 import psutil
 import test_browser as browser
 from playwright.async_api import Page, async_playwright, expect
+from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
 THINKING = 1.0, 5.0  # seconds between two clicks of one user
+CULLING = 1_200  # seconds after which a kernel without a page must have ended long ago
 
 
 def server_options() -> list[str]:
@@ -109,6 +112,24 @@ async def visit(address: str, users: int, minutes: float, server: psutil.Process
           + ", ".join(f"{name} {value:.2f}" for name, value in shares.items()))  # fmt: skip
 
 
+def abandon(address: str, server: psutil.Process) -> None:
+    """A browser that is killed cannot say goodbye: print how long its kernel stays."""
+    with contextlib.suppress(Exception), sync_playwright() as driver:  # it misses its browser
+        chromium = driver.chromium.launch(executable_path=browser.CHROMIUM, args=browser.FLAGS)
+        page = chromium.new_page()
+        page.goto(address, timeout=300_000)
+        page.locator(".ltkd-panel").wait_for(timeout=300_000)
+        print(f"one page more: {memory(server)[1]} processes; its browser is killed", flush=True)
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if "chrom" in process.name():
+                    process.kill()
+    start = time.monotonic()
+    while memory(server)[1] > 1 and time.monotonic() - start < CULLING:
+        time.sleep(5)
+    print(f"after {time.monotonic() - start:.0f} s: {memory(server)[1]} process")
+
+
 def main(users: int = 10, minutes: float = 10) -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = browser.prepared(Path(folder))
@@ -128,6 +149,7 @@ def main(users: int = 10, minutes: float = 10) -> None:
                 if memory(server)[1] <= 1:
                     break
             print("after all have left: {:,.0f} MiB in {} processes".format(*memory(server)))
+            abandon(f"{address}?token={browser.TOKEN}", server)
             print("\n".join(line for line in log.read_text().splitlines() if "rror" in line)[:2000])
 
 

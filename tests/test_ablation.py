@@ -124,6 +124,7 @@ def test_it_trains_what_is_missing_and_keeps_the_rest(digits, quick, home, monke
     file = quick.model_folder / "ablation.json"
     content = json.loads(file.read_text())
     assert content["rows"] == first
+    assert first[0]["machine"]["device"] and first[0]["versions"]["torch"]  # of every row its own
     assert set(first[0]["validation"]) == {"all", "many", "medium", "few", "calibration_error"}
     content["rows"].pop(1)
     file.write_text(json.dumps(content))
