@@ -173,6 +173,7 @@ def test_dkd_in_float64():
     target, rest, _ = dkd_parts(teacher, student, 4.0)
     found = d.dkd(teacher, student, LABELS, alpha=0.7, beta=5.0, temperature=4.0)
     assert same(found, 16 * (0.7 * target + 5.0 * rest))
+    assert same(d.dkd(teacher, student, LABELS), 16 * (target + 8.0 * rest))  # as published
 
 
 def test_dkd_takes_kd_apart():

@@ -32,6 +32,10 @@ def published_cut(targets: np.ndarray, counts: list[int], seed: int) -> list[int
     return kept
 
 
+def test_the_usual_imbalance_factor_is_100():
+    assert long_tailed_counts(np.array([200, 200])).tolist() == [200, 2]
+
+
 def balanced_labels(classes: int, each: int) -> np.ndarray:
     return np.random.default_rng(5).permutation(np.repeat(np.arange(classes), each))
 
@@ -128,6 +132,7 @@ def test_drawing_per_class():
     assert (np.diff(drawn) > 0).all()  # sorted, each once
     share = sample_per_class(labels, rows, 0.25, seed=0, at_least=1)
     assert np.bincount(labels[share]).tolist() == [2, 10, 1]  # of 9, 40 and 2
+    assert len(sample_per_class(labels, rows, 1, seed=0)) == len(set(labels[rows]))  # no share
     assert len(sample_per_class(labels, rows, 0, seed=0)) == 0
     assert len(sample_per_class(labels, rows[:0], 5, seed=0)) == 0
 

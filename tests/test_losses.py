@@ -90,6 +90,12 @@ def test_ldam_margins_follow_the_fourth_root():
     assert margins.tolist() == pytest.approx([0.3, 0.2, 0.6])
 
 
+def test_the_largest_margin_is_that_of_the_smallest_class_whatever_its_size():
+    # n = 256, 16: n^(−1/4) = 1/4, 1/2
+    margins = margins_of(torch.tensor([256, 16]), max_margin=0.5)
+    assert margins.tolist() == pytest.approx([0.25, 0.5])
+
+
 def test_ldam_by_hand():
     # Two classes of n = 1 and 16, margins 0.5 and 0.25, scale 4: the true logit falls by 2 and 1.
     logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
@@ -105,6 +111,11 @@ def test_ldam_in_float64(batch):
         lowered[row, label] -= 30 * 0.5 * margins[label] / margins.max()
     found = losses.ldam(logits, labels, COUNTS).numpy()
     assert found == pytest.approx(reference_ce(lowered, labels), rel=1e-10)
+
+
+def test_the_log_prior_is_that_of_class_shares():
+    found = losses.log_prior(torch.tensor([3, 1])).tolist()
+    assert found == pytest.approx([math.log(0.75), math.log(0.25)])
 
 
 def test_logit_adjustment_adds_the_log_prior(batch):

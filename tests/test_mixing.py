@@ -183,3 +183,10 @@ def test_the_seed_decides(kind):
 def test_bad_settings_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Mixing(**options)
+
+
+def test_the_grid_of_local_crops_is_that_of_the_images_side():
+    sides = []
+    images = torch.zeros(8, 3, 24, 24, dtype=torch.uint8)
+    mixed(images, kind="local_crops", grid=lambda side: sides.append(side) or 3)
+    assert sides == [24]

@@ -182,6 +182,16 @@ def test_weights_of_two_patches_by_hand():
     assert two_patches().patch_weights(TWO).tolist() == [[1, 1]]
 
 
+def test_the_two_scores_differ_by_hand():
+    # posteriors (3/4, 1/4), (1/2, 1/2), (9/10, 1/10)
+    teacher = torch.tensor([[[math.log(3), 0.0], [0.0, 0.0], [math.log(9), 0.0]]])
+    told = [0.75 * math.log(1.5) + 0.25 * math.log(0.5), 0, 0.9 * math.log(1.8) - 0.1 * math.log(5)]
+    sure = [0.25, 0, 0.64]  # 1 − 4 h (1 − h)
+    for name, scores in (("informativeness", told), ("ambiguity", sure)):
+        weights = two_patches(weights=name).patch_weights(teacher)[0].tolist()
+        assert weights == pytest.approx([3 * score / sum(scores) for score in scores], abs=1e-4)
+
+
 def test_weights_scale_the_terms_by_hand():
     # Student uniform on the first patch and (1/4, 3/4) on the second. Divergences of the patches:
     first = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
