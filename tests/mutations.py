@@ -13,6 +13,7 @@ import importlib
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import sys
@@ -41,6 +42,7 @@ FURTHER = {  # where a module's own tests are, besides tests/test_<module>.py
     "overlays": ["test_classifier", "test_panel"],
 }
 LATE = ("test_browser.py", "test_realdata.py")  # the first slow, the second on data of one's own
+ADDRESSES = 16 * 2**30  # bytes, several times what the tests need
 MINUTES = 15  # a stage that takes longer has met a fault, too
 
 
@@ -103,6 +105,7 @@ def _tests(arguments: list[str], copy: Path, log: Path) -> int:
     os.setsid()
     os.chdir(copy)
     os.environ["PYTHONPATH"] = str(copy)
+    resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, ADDRESSES))  # a fault may ask for all memory
     sys.path.insert(0, str(copy))
     early = "ignore::pytest.PytestAssertRewriteWarning"  # preload has imported plugins already
     return pytest.main(["-x", "-q", "--no-header", "--tb=no", "-W", early, *arguments])

@@ -1,6 +1,7 @@
 """Files are whole or absent; JSON stays readable."""
 
 import json
+import sys
 
 import pytest
 
@@ -43,6 +44,19 @@ def test_paths_are_shown_from_home_on(home, tmp_path):
 def test_no_bar_where_nobody_watches(capsys):
     assert list(progress(range(3), mininterval=0)) == [0, 1, 2]
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("terminal", "notebook"), [(True, False), (False, True)])
+def test_a_bar_in_a_terminal_or_a_notebook(terminal, notebook, monkeypatch, capsys):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    if notebook:
+        monkeypatch.setitem(sys.modules, "ipykernel", None)
+    else:
+        monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    assert not progress(range(3)).disable
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    assert progress(range(3)).disable
 
 
 def test_what_is_half_written_lies_beside_its_target(tmp_path):
