@@ -2,6 +2,7 @@
 
 import functools
 import io
+import os
 import struct
 import zlib
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from ltkd.images import MAX_ASPECT, ImageError, predefined_images, read_image
 
@@ -201,6 +202,20 @@ def test_errors_are_one_sentence():
         assert str(error.value).endswith(".")
 
 
+def test_a_large_jpeg_is_decoded_at_no_less_than_twice_the_side():
+    photograph = encode(Image.new("RGB", (400, 300)), "JPEG")
+    assert read_image(photograph).size == (400, 300)
+    assert read_image(photograph, side=64).size == (200, 150)
+    assert read_image(photograph, side=30).size == (100, 75)
+    assert read_image(photograph, side=100).size == (400, 300)
+
+
+def test_what_is_said_after_a_tiff_is_heard(capfd):
+    read_image(encode(noise(), "TIFF"))
+    os.write(2, b"still here")
+    assert capfd.readouterr().err == "still here"
+
+
 def test_predefined_images(tmp_path):
     for name in ("b.png", "a.JPG", "c.jpeg", "d.txt", ".hidden.png", "e.webp"):
         (tmp_path / name).touch()
@@ -208,10 +223,13 @@ def test_predefined_images(tmp_path):
     assert predefined_images(tmp_path / "nowhere") == []
 
 
-def test_formats_that_start_other_programs_are_refused():
+def test_formats_that_start_other_programs_are_refused(monkeypatch):
+    started = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *args: started.append(args))
     script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
     with pytest.raises(ImageError, match="not an image"):
         read_image(script)
+    assert started == []
 
 
 @functools.cache

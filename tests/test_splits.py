@@ -137,6 +137,17 @@ def test_a_damaged_split_file(tmp_path, line):
         read_split(path, np.array(["y"]), tmp_path)
 
 
+def test_a_class_may_have_one_image(tmp_path):
+    path = tmp_path / "some.tsv"
+    path.write_text(
+        "# 2 train images, 0 validation images, 1 test images\ntrain\tAudi\ty\tx\ntest\tAudi\tz\n"
+    )
+    found = read_split(path, np.array(["x", "y", "z"]), tmp_path)
+    assert {split: rows.tolist() for split, rows in found.items()} == {
+        "train": [1, 0], "validation": [], "test": [2],
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("keep", [0, 200, -3])
 def test_a_split_file_that_was_cut_off(cars, keep):
     experiment = small("stanford-cars-lt")
