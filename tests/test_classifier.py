@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ltkd.checkpoints import CheckpointError
+from ltkd.checkpoints import CheckpointError, load_checkpoint
 from ltkd.classifier import Classifier, ModelPair, model_folders
 from ltkd.evaluation import LOW, predict, softmax
 from ltkd.experiments import Experiment
@@ -49,6 +49,13 @@ def test_answers_as_evaluation_does(classifier, digits):
         assert prediction.probability == pytest.approx(wanted.max(), abs=1e-5)
         found = prediction.patch_logits.mean((0, 1))
         np.testing.assert_allclose(found, logits[row], atol=1e-4)
+
+
+def test_a_network_that_comes_from_training_answers_as_a_loaded_one(path, classifier):
+    network, content = load_checkpoint(path)
+    found = Classifier(network.train(), content).predict(noise(32, 32))
+    wanted = classifier.predict(noise(32, 32))
+    np.testing.assert_array_equal(found.patch_logits, wanted.patch_logits)
 
 
 def test_other_work_keeps_its_threads(classifier):

@@ -118,6 +118,19 @@ def test_the_test_accuracies_of_an_ablation(ablation):
     assert lines[3].startswith("Test accuracy, %; 1 to 3 seeds")
 
 
+def test_the_usual_teacher_is_named_once(home):
+    scores = dict.fromkeys(("all", "many", "medium", "few"), 1.0)
+    names = "none", "kd, a wide teacher", "dkd, a wide teacher, cutmix", "kd, a biased teacher"
+    path = home / "saved_model" / shipped.ABLATED / "ablation.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"rows": [{"row": n, "validation": scores} for n in names]}))
+    _, *rows, last = shipped.ablation_report().splitlines()
+    assert [row.split("  ")[0] for row in rows] == [
+        "none", "kd", "dkd, cutmix", "kd, a biased teacher",
+    ]  # fmt: skip
+    assert last.endswith("last epoch, a wide teacher where no other is named.")
+
+
 def test_the_ablation_is_drawn_with_error_bars(ablation):
     axis = shipped.ablation_figure().axes[0]
     bars = axis.containers[0]
