@@ -163,8 +163,15 @@ JOBS = {
 def main(arguments: list[str] | None = None) -> int:
     """Run one job. Errors that a user can mend are one sentence, without a traceback."""
     options = vars(parser().parse_args(arguments))
-    job = options.pop("job")
     signal.signal(signal.SIGTERM, _stopped)  # what torchrun sends when another process has died
+    try:
+        return _run(options.pop("job"), options)
+    except KeyboardInterrupt:  # also while torch is imported, which can take seconds
+        print("ltkd: stopped; the same command goes on from here.", file=sys.stderr)
+        return 130
+
+
+def _run(job: str, options: dict) -> int:
     from .checkpoints import CheckpointError
     from .notebooks import NotebookError
     from .training import TrainingError
@@ -178,9 +185,6 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError, DataError, CheckpointError, TrainingError, NotebookError) as error:
         print(f"ltkd: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("ltkd: stopped; the same command goes on from here.", file=sys.stderr)
-        return 130
     return 0
 
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -132,6 +133,16 @@ def test_evaluate_before_training(capsys):
     error = failed(capsys, "evaluate", "digits-lt")
     assert "There is no model file" in error
     assert "train it first" in error
+
+
+def test_stopped_while_its_libraries_are_imported(capsys, monkeypatch):
+    class Slow(ModuleType):
+        def __getattr__(self, name):
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "ltkd.notebooks", Slow("ltkd.notebooks"))
+    assert main(["teacher", "digits-lt"]) == 130
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_an_interrupted_job_says_how_to_go_on(capsys, monkeypatch):

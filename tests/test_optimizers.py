@@ -46,6 +46,23 @@ def test_one_step_is_a_rotation_of_the_rate():
     assert weight.grad is not None
 
 
+def test_two_steps_look_ahead_as_nesterov_does():
+    torch.manual_seed(0)
+    weight, first, second = torch.nn.Parameter(torch.randn(8, 4, 3, 3)), *torch.randn(2, 8, 4, 3, 3)
+    wanted, m = weight.detach().clone(), 0.8
+    optimizer = Muon([{"params": [weight], "orthogonal": True}], lr=0.1, momentum=m, nesterov=True)
+    average = torch.zeros_like(wanted)
+    for gradient in first, second:
+        weight.grad = gradient
+        optimizer.step()
+        average = m * average + (1 - m) * gradient
+        update = m * average + (1 - m) * gradient  # the average as it will be, not as it is
+        wanted *= 8**0.5 / wanted.norm()
+        wanted -= 0.1 * orthogonalised(update.flatten(1)).view_as(wanted)
+    # the iteration rounds to bfloat16
+    torch.testing.assert_close(weight.detach(), wanted, atol=2e-3, rtol=0)
+
+
 def test_other_parameters_go_the_way_of_sgd():
     torch.manual_seed(0)
     start, gradient = torch.randn(5, 3), torch.randn(5, 3)
