@@ -87,6 +87,9 @@ def test_every_parameter_is_in_one_group_and_the_stem_is_not_rotated():
     assert sorted(found) == sorted(id(w) for w in network.parameters())
     rotated = [g for g in groups if g.get("orthogonal")]
     assert [g["lr"] for g in rotated] == [0.05]
+    decay = {id(w): group["weight_decay"] for group in groups for w in group["params"]}
+    for w in network.parameters():  # scales and biases are free, as of every BatchNorm
+        assert decay[id(w)] == (0 if w.ndim == 1 else MUON.weight_decay)
     assert all(w.ndim == 4 for w in rotated[0]["params"]) and len(rotated[0]["params"]) == 6
     assert all(network.stem.weight is not w for w in rotated[0]["params"])
 
