@@ -153,6 +153,14 @@ def test_where_all_classes_are_small_the_largest_spares_an_image(tmp_path, write
     assert data.validation.labels.tolist() == [1]
 
 
+def test_a_class_of_five_spares_one(tmp_path, write_classes):
+    for split, images in (("train", {"cat": 4, "dog": 5}), ("test", {"cat": 1, "dog": 1})):
+        write_classes(tmp_path / "pets" / split, images)
+    data = build(replace(Experiment.from_folder(tmp_path / "pets"), image_size=8))
+    assert data.counts.tolist() == [4, 4]
+    assert data.validation.labels.tolist() == [1]
+
+
 def test_single_images_leave_none_for_validation(tmp_path, write_classes):
     for split in ("train", "test"):
         write_classes(tmp_path / "pets" / split, {"cat": 1, "dog": 1})

@@ -85,6 +85,14 @@ def test_a_picture_keeps_what_the_models_see_and_a_small_preview(pair):
     assert picture.seen.size == (32, 32)
 
 
+def test_an_upload_that_is_too_large_or_did_not_come_keeps_its_reason(pair):
+    small = png_bytes(colour(40))
+    assert read_picture("x", small, pair, size=8 * 2**20).error == ""
+    large = read_picture("x", small, pair, size=8 * 2**20 + 1)
+    assert large.error == "The file is larger than 8 MiB."
+    assert "could not be read by the browser" in read_picture("x", None, pair, size=9).error
+
+
 def test_captions_differ_and_tell_class_group_and_count(pair, digits, quick):
     save_predefined_images(quick, digits)
     pictures = gallery(pair)

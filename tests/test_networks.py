@@ -201,3 +201,16 @@ def test_the_network_is_that_of_the_paper():
     with torch.no_grad():
         found, wanted = network.eval()(images_of()), reference(network.state_dict(), images_of())
     assert torch.allclose(found, wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize(("stride", "kernel"), [(1, 3), (2, 3), (4, 7)])
+def test_the_stem_skips_no_pixel(stride, kernel):
+    stem = small(stem_stride=stride).stem
+    assert stem.kernel_size == (kernel, kernel) and stem.stride == (stride, stride)
+
+
+@pytest.mark.parametrize("name", ["grid", "stem_stride"])
+@pytest.mark.parametrize("value", [0, -1, 2.0, True, "2"])
+def test_grid_and_stride_are_whole_numbers(name, value):
+    with pytest.raises(ValueError, match=f"A network's {name} is 1, 2, 3 …"):
+        small(**{name: value})
