@@ -11,7 +11,7 @@ from ltkd import datasets, selection
 from ltkd.datasets import SPLITS, build
 from ltkd.experiments import Experiment
 from ltkd.mapped import MappedImages
-from ltkd.sources import DataError
+from ltkd.sources import DataError, Source, Sources
 
 
 @pytest.fixture
@@ -159,6 +159,31 @@ def test_a_class_of_five_spares_one(tmp_path, write_classes):
     data = build(replace(Experiment.from_folder(tmp_path / "pets"), image_size=8))
     assert data.counts.tolist() == [4, 4]
     assert data.validation.labels.tolist() == [1]
+
+
+def test_a_class_of_two_can_spare_one(tmp_path, write_classes):
+    for split, images in (("train", {"cat": 2, "dog": 1}), ("test", {"cat": 1, "dog": 1})):
+        write_classes(tmp_path / "pets" / split, images)
+    data = build(replace(Experiment.from_folder(tmp_path / "pets"), image_size=8))
+    assert data.counts.tolist() == [1, 1]
+    assert data.validation.labels.tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("per_class", "needed", "held"), [(1, 2, [1, 1]), (3, 4, [3, 3]), (0.2, 4, [4, 2])]
+)
+def test_a_class_has_images_to_test_and_one_to_train(per_class, needed, held):
+    def chosen(*sizes):
+        labels = np.repeat(np.arange(len(sizes)), sizes)
+        source = Source(labels, np.arange(len(labels)), None)
+        sources = Sources(["cat", "dog"], source, None, per_class)
+        rows = selection.choose_rows(natural, sources)
+        return np.bincount(labels[rows["test"]]).tolist()
+
+    natural = replace(Experiment.named("caltech256-lt"), profile="natural")
+    assert chosen(20, needed) == held
+    with pytest.raises(DataError, match=rf"at least {needed} images.* dog \({needed - 1}\)"):
+        chosen(20, needed - 1)
 
 
 def test_single_images_leave_none_for_validation(tmp_path, write_classes):
