@@ -39,7 +39,7 @@ FURTHER = {  # where a module's own tests are, besides tests/test_<module>.py
     "runs": ["test_commands", "test_faults"],
     "files": ["test_faults"],
     "answers": ["test_panel"],
-    "overlays": ["test_classifier", "test_panel"],
+    "overlays": ["test_gallery", "test_panel"],
 }
 LATE = ("test_browser.py", "test_realdata.py")  # the first slow, the second on data of one's own
 ADDRESSES = 16 * 2**30  # bytes, several times what the tests need
