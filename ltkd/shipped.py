@@ -17,6 +17,7 @@ from .experiments import PROJECT, home
 
 GROUPS = ("all", "many", "medium", "few")
 ABLATED = "cifar100-lt-depth8"  # the experiment whose ablation is shipped
+WIDTH = 88  # characters of a line
 NAMES = {"teacher": "Teacher", "student": "Student"}
 
 
@@ -51,7 +52,7 @@ def report(experiment_name: str) -> str:
     found, pair, machine = scores(summary), summary["comparison"], summary["machine"]
     lines = [f"{experiment_name}: test accuracy, %, of {summary['test_images']:,} images"]
     if remark := summary.get("remark"):
-        lines += fill(remark, 88).splitlines()
+        lines += fill(remark, WIDTH).splitlines()
     lines += ["", table(found), "", *_over_seeds(summary.get("seeds", []))]
     lines += [
         f"{name}: {score['parameters']:,} parameters, {score['seconds']:,.0f} s of training, "
@@ -125,7 +126,7 @@ def ablation_report(experiment_name: str = ABLATED, split: str = "validation") -
     seeds = {len(values["all"]) for values in rows.values()}
     rows, teacher = _without_usual_teacher(rows)
     last = f"{split.capitalize()} accuracy, %; {_range(seeds)} seeds a row, last epoch{teacher}."
-    return "\n".join([*_table(rows), last])
+    return "\n".join([*_table(rows), fill(last, WIDTH)])
 
 
 def ablation_figure() -> Figure | None:
