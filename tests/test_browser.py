@@ -198,6 +198,17 @@ def files(place) -> dict[str, Path]:
     return names
 
 
+def scroll_up_to(page, panel) -> None:
+    """After "Run All Cells" the last cell is shown; older JupyterLabs hide what lies far above."""
+    page.locator(".jp-Notebook").hover()
+    for _ in range(100):
+        if panel.is_visible():
+            break
+        page.mouse.wheel(0, -300)
+        page.wait_for_timeout(100)
+    panel.scroll_into_view_if_needed()
+
+
 def test_the_panel_in_jupyterlab(place, browser, files):
     with (
         serving(JUPYTERLAB, "ServerApp.port", place) as address,
@@ -208,8 +219,8 @@ def test_the_panel_in_jupyterlab(place, browser, files):
         page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=START * 1000)
         menu(page, "Run", "Run All Cells")
         panel = page.locator(".ltkd-panel")
-        panel.wait_for(timeout=START * 1000)
-        panel.scroll_into_view_if_needed()
+        panel.wait_for(state="attached", timeout=START * 1000)
+        scroll_up_to(page, panel)
         check_predefined(page, panel)
         menu(page, "Settings", "Theme", "JupyterLab Dark")
         page.locator("body[data-jp-theme-light=false]").wait_for(state="attached")
