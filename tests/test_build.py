@@ -153,20 +153,17 @@ def test_where_all_classes_are_small_the_largest_spares_an_image(tmp_path, write
     assert data.validation.labels.tolist() == [1]
 
 
-def test_a_class_of_five_spares_one(tmp_path, write_classes):
-    for split, images in (("train", {"cat": 4, "dog": 5}), ("test", {"cat": 1, "dog": 1})):
-        write_classes(tmp_path / "pets" / split, images)
+@pytest.mark.parametrize(
+    ("images", "kept", "spares"), [((4, 5), [4, 4], [1]), ((2, 1), [1, 1], [0])]
+)
+def test_a_class_of_five_and_else_the_largest_spares_one(
+    images, kept, spares, tmp_path, write_classes
+):
+    for split, sizes in (("train", images), ("test", (1, 1))):
+        write_classes(tmp_path / "pets" / split, dict(zip(("cat", "dog"), sizes, strict=True)))
     data = build(replace(Experiment.from_folder(tmp_path / "pets"), image_size=8))
-    assert data.counts.tolist() == [4, 4]
-    assert data.validation.labels.tolist() == [1]
-
-
-def test_a_class_of_two_can_spare_one(tmp_path, write_classes):
-    for split, images in (("train", {"cat": 2, "dog": 1}), ("test", {"cat": 1, "dog": 1})):
-        write_classes(tmp_path / "pets" / split, images)
-    data = build(replace(Experiment.from_folder(tmp_path / "pets"), image_size=8))
-    assert data.counts.tolist() == [1, 1]
-    assert data.validation.labels.tolist() == [0]
+    assert data.counts.tolist() == kept
+    assert data.validation.labels.tolist() == spares
 
 
 @pytest.mark.parametrize(

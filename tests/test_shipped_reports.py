@@ -88,6 +88,12 @@ def test_what_is_not_shipped(monkeypatch, tmp_path):
     assert shipped.ablation_figure() is None
 
 
+def ship(home, rows):
+    path = home / "saved_model" / shipped.ABLATED / "ablation.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"rows": rows}))
+
+
 @pytest.fixture
 def ablation(home):
     def scores(value):
@@ -100,9 +106,7 @@ def ablation(home):
     rows.append(
         {"row": "no distillation", "seed": 0, "validation": scores(39.0), "test": scores(0.5)}
     )
-    path = home / "saved_model" / shipped.ABLATED / "ablation.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"command": "", "machine": {}, "versions": {}, "rows": rows}))
+    ship(home, rows)
 
 
 def test_the_ablation_is_counted_over_seeds(ablation):
@@ -121,9 +125,7 @@ def test_the_test_accuracies_of_an_ablation(ablation):
 def test_the_usual_teacher_is_named_once(home):
     scores = dict.fromkeys(("all", "many", "medium", "few"), 1.0)
     names = "none", "kd, a wide teacher", "dkd, a wide teacher, cutmix", "kd, a biased teacher"
-    path = home / "saved_model" / shipped.ABLATED / "ablation.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"rows": [{"row": n, "validation": scores} for n in names]}))
+    ship(home, [{"row": name, "validation": scores} for name in names])
     lines = shipped.ablation_report().splitlines()
     assert [row.split("  ")[0] for row in lines[1:5]] == [
         "none", "kd", "dkd, cutmix", "kd, a biased teacher",
