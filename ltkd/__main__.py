@@ -5,7 +5,8 @@ import signal
 import sys
 
 from . import datasets
-from .experiments import EXPERIMENTS, OPTIONS, PROFILES, SCHEDULES, Experiment
+from .experiments import EXPERIMENTS, PROFILES, SCHEDULES, Experiment
+from .options import OPTIONS
 from .sources import DataError
 
 
@@ -146,6 +147,8 @@ HELP = {
     "student_mix": "how the student's images are mixed, a name from mixing.MIXES",
     "distillation": "a name from objectives.RECIPES",
     "teacher_width": "channels of the teacher's first stage",
+    "teacher_depth": "layers of the teacher, as of the student where not given",
+    "teacher_stem_stride": "stride of the teacher's first convolution, as of the student's",
     "bank": "keep the teacher's outputs for so many epochs, whose augmentations then repeat",
 }
 JOBS = {

@@ -11,10 +11,11 @@ import numpy as np
 
 from .class_folders import DataError, fingerprint, listing
 from .decoding import checksums
-from .experiments import DATA_TAGS, Experiment
+from .experiments import Experiment
 from .files import claimed, printable, progress, shown, write_atomically
 from .longtail import class_groups, head_classes
 from .mapped import MappedImages
+from .naming import DATA_TAGS
 from .selection import choose_rows, count_broken, merged, readable_sources
 from .sources import Images, Source, image_store, load_sources
 from .splits import find_split, read_split

@@ -5,11 +5,12 @@ the named one it came from, so two different experiments never share a file.
 """
 
 import os
-import re
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from .naming import DATA_TAGS, STUDENT_TAGS, TEACHER_TAGS, changes, schedule_changes, stem
+from .options import chosen
 from .schedules import SCHEDULES, Schedule
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -52,6 +53,8 @@ class Experiment:
     stem_stride: int = 1  # of the first convolution, for 32 pixels
     width: int = 16  # channels of the student's first stage
     teacher_width: int = 16
+    teacher_depth: int | None = None  # None: that of the student
+    teacher_stem_stride: int | None = None  # None: that of the student
     teacher_loss: str = "cross_entropy"  # a key of losses.CLASS_LOSSES
     teacher_mix: str = "none"
     student_loss: str = "balanced_softmax"
@@ -135,50 +138,44 @@ class Experiment:
             experiment = cls.from_folder(name.removeprefix("folder:"))
         else:
             experiment = cls.named(name)
-        changes = {key: value for key, value in options.items() if value is not None}
-        for option in OPTIONS:
-            given = os.environ.get(f"LTKD_{option.upper()}")
-            if given and option not in changes:
-                changes[option] = given
-        for option, kind in OPTIONS.items():
-            if option in changes:
-                changes[option] = _parse(option, changes[option], kind)
-        schedule = experiment.usual_schedule(changes.pop("schedule", experiment.schedule.name))
-        epochs = changes.pop("epochs", schedule.epochs)
-        return replace(experiment, schedule=replace(schedule, epochs=epochs), **changes)
+        fields = chosen(options)
+        schedule = experiment.usual_schedule(fields.pop("schedule", experiment.schedule.name))
+        epochs = fields.pop("epochs", schedule.epochs)
+        return replace(experiment, schedule=replace(schedule, epochs=epochs), **fields)
 
     def usual_schedule(self, name: str) -> Schedule:
         """The schedule of that name: the named experiment's own, or that of SCHEDULES.
 
         Raises ValueError, listing the names, if there is none.
         """
+        known = self.schedules()
+        if name not in known:
+            raise ValueError(f"Unknown schedule {name!r}; choose one of {', '.join(known)}.")
+        return known[name]
+
+    def schedules(self) -> dict[str, Schedule]:
+        """SCHEDULES, with the named experiment's own in place of that of its name."""
         own = self.default().schedule
-        if name == own.name:
-            return own
-        if name not in SCHEDULES:
-            raise ValueError(f"Unknown schedule {name!r}; choose one of {', '.join(SCHEDULES)}.")
-        return SCHEDULES[name]
+        return SCHEDULES | {own.name: own}
 
     @property
     def data_name(self) -> str:
         """The name of the built data set, data/built/<data_name>.npz."""
-        return self._stem() + self._changes(DATA_TAGS)
+        return stem(self) + changes(self, DATA_TAGS)
 
     @property
     def split_name(self) -> str:
         """The name of the cut, whatever the image size: data/splits/<split_name>.tsv."""
-        return self._stem() + self._changes(
-            {f: DATA_TAGS[f] for f in DATA_TAGS if f != "image_size"}
-        )
+        return stem(self) + changes(self, {f: DATA_TAGS[f] for f in DATA_TAGS if f != "image_size"})
 
     @property
     def name(self) -> str:
         """The name of the experiment's folder, saved_model/<name>/."""
         return (
             self.data_name
-            + self._changes(TEACHER_TAGS)
-            + self._changes(STUDENT_TAGS)
-            + self._schedule_tag()
+            + changes(self, TEACHER_TAGS)
+            + changes(self, STUDENT_TAGS)
+            + schedule_changes(self)
         )
 
     def owner(self, role: str) -> "Experiment":
@@ -228,96 +225,10 @@ class Experiment:
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"This does not describe an experiment: {error}.") from error
 
-    def _stem(self) -> str:
-        if self.folder is None:
-            return self.base
-        return "folder-" + (re.sub(r"[^\w.-]+", "-", Path(self.folder).resolve().name) or "images")
-
     def default(self) -> "Experiment":
         """The experiment as it is named, without changes."""
         return EXPERIMENTS.get(self.base) or Experiment.from_folder(self.folder or ".")
 
-    def _changes(self, tags: dict[str, str]) -> str:
-        default = self.default()
-        changed = [f for f in tags if getattr(self, f) != getattr(default, f)]
-        values = (f"-{tags[f]}{_plain(getattr(self, f))}" for f in changed)
-        return "".join(values)
-
-    def _schedule_tag(self) -> str:
-        name, own = self.schedule.name, self.default().schedule
-        usual = own if name == own.name else SCHEDULES.get(name)
-        changed = [
-            f.name
-            for f in fields(Schedule)
-            if usual and getattr(usual, f.name) != getattr(self.schedule, f.name)
-        ]
-        tag = f"-{name}" if name != own.name else ""
-        return tag + "".join(f"-{f}{_plain(getattr(self.schedule, f))}" for f in changed)
-
-
-def _parse(option: str, value: object, kind: type) -> Any:
-    try:
-        return kind(value)
-    except ValueError:
-        raise ValueError(f"The option {option} cannot be {value!r}.") from None
-
-
-def _plain(value: object) -> str:
-    """A value as part of a file name."""
-    text = f"{value:g}" if isinstance(value, float) else str(value)
-    return re.sub(r"[^\w.]+", "_", text).strip("_")
-
-
-# What can be chosen from outside, by `choose`, the environment and the command line.
-OPTIONS = {
-    "epochs": int,
-    "schedule": str,
-    "seed": int,
-    "profile": str,
-    "imbalance_factor": float,
-    "split_seed": int,
-    "depth": int,
-    "merge_below": int,
-    "image_size": int,
-    "backbone": str,
-    "weights": str,
-    "teacher_loss": str,
-    "teacher_mix": str,
-    "student_loss": str,
-    "student_tail_loss": str,
-    "student_mix": str,
-    "distillation": str,
-    "teacher_width": int,
-    "bank": int,
-}
-
-# Which fields change the data, and which the training; the tag stands in the name.
-DATA_TAGS = {
-    "profile": "",
-    "imbalance_factor": "if",
-    "split_seed": "split",
-    "validation": "validation",
-    "merge_below": "merge",
-    "image_size": "px",
-}
-TEACHER_TAGS = {
-    "backbone": "",
-    "weights": "",
-    "depth": "depth",
-    "stem_stride": "stem",
-    "teacher_width": "teacher_width",
-    "teacher_loss": "teacher_",
-    "teacher_mix": "teacher_mix_",
-    "seed": "seed",
-}
-STUDENT_TAGS = {
-    "width": "width",
-    "student_loss": "",
-    "student_tail_loss": "tail_",
-    "student_mix": "mix_",
-    "distillation": "",
-    "bank": "bank",
-}
 
 EXPERIMENTS = {
     e.base: e

@@ -6,8 +6,9 @@ import shutil
 import time
 from pathlib import Path
 
-from .experiments import OPTIONS, PROJECT, Experiment
+from .experiments import PROJECT, Experiment
 from .files import shown, write_atomically
+from .options import OPTIONS
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 

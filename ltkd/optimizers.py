@@ -10,18 +10,23 @@ from .schedules import Schedule
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of Jordan et al. (2024)
 
 
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether the device has bfloat16 in hardware; a processor without is slower in it."""
+    return device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
+
+
 def orthogonalised(matrix: Tensor, steps: int = 4) -> Tensor:
     """Bring all singular values of `matrix`, (M, N), near 1: U Sᵀ of its decomposition, roughly.
 
-    A Newton-Schulz iteration in bfloat16, cheaper than the decomposition; the singular values end
-    between 0.7 and 1.2 (Jordan et al. 2024, "Muon").
+    A Newton-Schulz iteration, in bfloat16 where the device computes in it, cheaper than the
+    decomposition; the singular values end between 0.7 and 1.2 (Jordan et al. 2024, "Muon").
 
     >>> values = torch.linalg.svdvals(orthogonalised(torch.diag(torch.tensor([3.0, 1.0])), 5))
     >>> bool(((values > 0.6) & (values < 1.3)).all())
     True
     """
     a, b, c = NEWTON_SCHULZ
-    x = matrix.bfloat16()
+    x = matrix.bfloat16() if computes_in_bfloat16(matrix.device) else matrix.float()
     x = x.T if len(x) > x.shape[1] else x
     x = x / (x.norm() + 1e-7)
     for _ in range(steps):

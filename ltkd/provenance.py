@@ -7,7 +7,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from .experiments import OPTIONS, Experiment
+from .experiments import Experiment
+from .options import OPTIONS
 
 
 def command(experiment: Experiment, jobs: tuple[str, ...] = ("student", "evaluate")) -> str:

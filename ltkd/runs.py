@@ -14,19 +14,17 @@ from torch import nn
 from . import processes
 from .backbones import backbone_for
 from .batches import Batches, channel_statistics
-from .checkpoints import CheckpointError, load_checkpoint, save_checkpoint, versions
+from .checkpoints import load_checkpoint, save_checkpoint, versions
 from .datasets import LongTailedData, Split
 from .estimates import spoken, training_seconds
 from .evaluation import compare, evaluate, evaluate_network, predict, reliability, softmax
-from .experiments import ROLES, STUDENT_TAGS, Experiment
+from .experiments import ROLES, Experiment
 from .files import claimed, shown, write_json
-from .losses import ClassLoss
-from .mixing import Mixing
+from .finished import finished
 from .networks import PatchNetwork, ResNet
-from .objectives import recipe_named
 from .processes import say
 from .provenance import command, machine
-from .supervision import distillation_loss, mixing_for, objective_for
+from .supervision import check_names, distillation_loss, mixing_for, objective_for
 from .training import Trainer, TrainingError, accelerator_for, out_of_memory, seed_epoch
 
 SEEDS = 10  # at most: seeds 0 to 9 of an experiment are shown together
@@ -53,9 +51,20 @@ def new_network(experiment: Experiment, data: LongTailedData, role: str) -> Patc
                 f"The network needs images whose side is a multiple of 32 pixels, not {size}: "
                 f"change the experiment's image_size."
             )
-        width = experiment.teacher_width if role == "teacher" else experiment.width
-        stride = experiment.stem_stride * size // 32
-        return ResNet(classes, experiment.depth, width, stem_stride=stride, **settings)
+        depth, width, stride = _shape(experiment, role)
+        return ResNet(classes, depth, width, stem_stride=stride * size // 32, **settings)
+
+
+def _shape(experiment: Experiment, role: str) -> tuple[int, int, int]:
+    """Depth, width and stem stride, at 32 pixels, of the ResNet of a role."""
+    depth, width, stride = experiment.depth, experiment.width, experiment.stem_stride
+    if role == "student":
+        return depth, width, stride
+    return (
+        experiment.teacher_depth or depth,
+        experiment.teacher_width,
+        experiment.teacher_stem_stride or stride,
+    )
 
 
 def expected_seconds(
@@ -84,10 +93,10 @@ def train(experiment: Experiment, data: LongTailedData, role: str) -> tuple[Patc
     Raises files.Busy where another process trains the same, TrainingError where training cannot go
     on, OSError where the result cannot be written.
     """
-    _check(experiment, data)
+    check_names(experiment, data)
     experiment = experiment.owner(role)
     path = experiment.model_file(role)
-    done = _finished(experiment, data, role)
+    done = finished(experiment, data, role)
     if done:
         say(f"The {role} is loaded from {shown(path)}.")
         return done
@@ -156,53 +165,6 @@ def train_on(
 
         notebook_launcher(train, (experiment, data, role), num_processes=processes)
     return train(experiment, data, role)
-
-
-def _check(experiment: Experiment, data: LongTailedData) -> None:
-    """Raise ValueError for an unknown loss or recipe now, not after the teacher's training."""
-    counts, head = torch.from_numpy(data.counts), torch.from_numpy(data.head)
-    ClassLoss(experiment.teacher_loss, counts)
-    ClassLoss(experiment.student_loss, counts, experiment.student_tail_loss, head)
-    recipe_named(experiment.distillation)
-    for kind in (experiment.teacher_mix, experiment.student_mix):
-        Mixing(kind, counts, patch_weights=torch.ones_like)
-    if experiment.teacher_mix in ("tail_patches", "local_crops"):
-        raise ValueError(
-            f"The teacher's images cannot be mixed by {experiment.teacher_mix!r}, which needs a "
-            f"teacher: choose none, cutmix or tail_cutmix."
-        )
-
-
-def _finished(
-    experiment: Experiment, data: LongTailedData, role: str
-) -> tuple[PatchNetwork, dict] | None:
-    path = experiment.model_file(role)
-    if not path.exists():
-        return None
-    try:
-        network, content = load_checkpoint(path, len(data.class_names))
-    except CheckpointError as error:
-        say(f"{error} It is trained again now.")
-        return None
-    same_classes = content["class_names"] == list(data.class_names)
-    same = same_classes and content["counts"] == data.counts.tolist()
-    if not (same and _same_training(content["experiment"], experiment, role)):
-        say(f"{shown(path)} is of another experiment or other data: it is trained again now.")
-        return None
-    return network, content
-
-
-def _same_training(stored: dict, experiment: Experiment, role: str) -> bool:
-    """Whether a model was trained as `experiment` says.
-
-    Where its folder lies is no matter, nor, for a teacher, what student it was meant for.
-    """
-    try:
-        found = Experiment.from_dict(stored)
-    except ValueError:
-        return False
-    apart = ["expected", "folder", "base", *(STUDENT_TAGS if role == "teacher" else ())]
-    return replace(found, **{field: getattr(experiment, field) for field in apart}) == experiment
 
 
 def trainer_for(

@@ -48,6 +48,16 @@ SCHEDULES = {
     for s in (
         Schedule("digits", 60, 64, warmup=0.3, augment=("crop",), precision="no"),
         Schedule("fast", 20, optimizer="muon", warmup=0.1, decay="linear", small=0.6),
+        Schedule(
+            "long",
+            100,
+            optimizer="muon",
+            warmup=0.1,
+            decay="linear",
+            small=0.6,
+            augment=("crop", "flip", "autoaugment"),
+            compile=True,
+        ),
         Schedule("paper", 200, augment=("crop", "flip", "autoaugment", "cutout"), compile=True),
         Schedule(
             "photographs",

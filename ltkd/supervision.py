@@ -37,6 +37,21 @@ def distillation_loss(
     return _distillation(experiment, data, teacher, recipe_named(experiment.distillation))
 
 
+def check_names(experiment: Experiment, data: LongTailedData) -> None:
+    """Raise ValueError for an unknown loss or recipe now, not after the teacher's training."""
+    counts, head = torch.from_numpy(data.counts), torch.from_numpy(data.head)
+    ClassLoss(experiment.teacher_loss, counts)
+    ClassLoss(experiment.student_loss, counts, experiment.student_tail_loss, head)
+    recipe_named(experiment.distillation)
+    for kind in (experiment.teacher_mix, experiment.student_mix):
+        Mixing(kind, counts, patch_weights=torch.ones_like)
+    if experiment.teacher_mix in ("tail_patches", "local_crops"):
+        raise ValueError(
+            f"The teacher's images cannot be mixed by {experiment.teacher_mix!r}, which needs a "
+            f"teacher: choose none, cutmix or tail_cutmix."
+        )
+
+
 def mixing_for(
     experiment: Experiment, data: LongTailedData, teacher: PatchNetwork | None
 ) -> Mixing:

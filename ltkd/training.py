@@ -23,7 +23,7 @@ from .batches import Batch, Batches
 from .compiling import compiled
 from .experiments import Schedule
 from .files import progress, write_atomically
-from .optimizers import optimizer_for
+from .optimizers import computes_in_bfloat16, optimizer_for
 
 
 class Step(NamedTuple):
@@ -65,9 +65,9 @@ def accelerator_for(precision: str) -> Accelerator:
     former choice is forgotten first. Process group and device stay as they are.
     """
     AcceleratorState._reset_state(reset_partial_state=False)
-    cpu = processes.start().device.type == "cpu"
-    fast = not cpu or torch.cpu._is_avx512_bf16_supported()
-    return Accelerator(mixed_precision="bf16" if precision == "bf16" and fast else "no", cpu=cpu)
+    device = processes.start().device
+    bf16 = precision == "bf16" and computes_in_bfloat16(device)
+    return Accelerator(mixed_precision="bf16" if bf16 else "no", cpu=device.type == "cpu")
 
 
 def seed_epoch(seed: int, role: str, epoch: int) -> None:

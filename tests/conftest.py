@@ -13,7 +13,8 @@ from nbval.kernel import RunningKernel
 from PIL import Image
 
 from ltkd.datasets import LongTailedData, build
-from ltkd.experiments import OPTIONS, Experiment
+from ltkd.experiments import Experiment
+from ltkd.options import OPTIONS
 
 CHOICES = ("EXPERIMENT", *(option.upper() for option in OPTIONS))
 

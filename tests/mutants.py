@@ -193,18 +193,22 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "runs": [
         ("validation images in place of test images", '"test": evaluate_network(network, data.test,', '"test": evaluate_network(network, data.validation,'),
         ("results of the validation images", 'evaluate(logits[role], data.test.labels', 'evaluate(logits["teacher"], data.test.labels'),
-        ("the student is as wide as the teacher", 'experiment.teacher_width if role == "teacher" else experiment.width', "experiment.teacher_width"),
-        ("another experiment's model is taken", "if not (same and _same_training(content[\"experiment\"], experiment, role)):", "if not same:"),
+        ("the student is as wide as the teacher", '    if role == "student":\n        return depth, width, stride\n', ""),
+        ("the teacher is as deep as the student", "experiment.teacher_depth or depth", "depth"),
+        ("the teacher strides as the student", "experiment.teacher_stem_stride or stride", "stride"),
         ("the student is not trained by the teacher", "objective_for(experiment, data, teacher,", "objective_for(experiment, data, None,"),
         ("two trainings at once", "if processes.is_main() else nullcontext()", "if False else nullcontext()"),
         ("the state stays behind", "        state_file(experiment, role).unlink(missing_ok=True)\n", ""),
         ("the mean of other data", "channel_statistics(data.train.images)", "channel_statistics(data.test.images)"),
         ("every seed starts from the same weights", "seed_epoch(experiment.seed, role, epoch=-1 % 2**32)", "seed_epoch(0, role, epoch=-1 % 2**32)"),
+        ("test images called validation", '"validation": evaluate_network(network, data.validation,', '"validation": evaluate_network(network, data.test,'),
+        ("the stem's stride does not follow the size", "stem_stride=stride * size // 32", "stem_stride=stride"),
+        ("wrong names are noticed after the teacher's training", "    check_names(experiment, data)\n    experiment = experiment.owner(role)", "    experiment = experiment.owner(role)"),
+    ],
+    "finished": [
+        ("another experiment's model is taken", "if not (same and _same_training(content[\"experiment\"], experiment, role)):", "if not same:"),
         ("a model of another schedule is taken", 'apart = ["expected", ', 'apart = ["schedule", "expected", '),
         ("a model of other counts is taken", 'same = same_classes and content["counts"] == data.counts.tolist()', "same = same_classes"),
-        ("test images called validation", '"validation": evaluate_network(network, data.validation,', '"validation": evaluate_network(network, data.test,'),
-        ("the stem's stride does not follow the size", "stride = experiment.stem_stride * size // 32", "stride = experiment.stem_stride"),
-        ("wrong names are noticed after the teacher's training", "    _check(experiment, data)\n    experiment = experiment.owner(role)", "    experiment = experiment.owner(role)"),
     ],
     "files": [
         ("half a file is left behind", "            Path(temporary).unlink(missing_ok=True)\n", ""),
@@ -247,9 +251,13 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("a sum in place of the mean", "return value / count()", "return value"),
     ],
     "experiments": [
-        ("seeds share a file", '    "seed": "seed",\n', ""),
-        ("the environment wins over arguments", "if given and option not in changes:", "if given:"),
         ("students do not share a teacher", "return replace(self, **{field: getattr(default, field) for field in STUDENT_TAGS})", "return self"),
+    ],
+    "naming": [
+        ("seeds share a file", '    "seed": "seed",\n', ""),
+    ],
+    "options": [
+        ("the environment wins over arguments", "if option not in fields and (value", "if (value"),
     ],
     "gallery": [
         ("uploads of any size", "if size > MAX_BYTES:", "if False:"),

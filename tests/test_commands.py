@@ -14,7 +14,8 @@ from ltkd import __main__, runs, training
 from ltkd.__main__ import main
 from ltkd.checkpoints import load_checkpoint
 from ltkd.datasets import Split
-from ltkd.experiments import OPTIONS, Experiment
+from ltkd.experiments import Experiment
+from ltkd.options import OPTIONS
 
 GROUPS = {"many", "medium", "few", "head", "tail", "top", "middle", "bottom"}
 

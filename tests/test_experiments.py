@@ -55,7 +55,7 @@ def test_every_field_that_changes_the_result_changes_the_name():
         "image_size": 64, "depth": 20, "width": 8, "teacher_width": 24, "teacher_loss": "focal",
         "student_loss": "focal", "student_tail_loss": "focal", "distillation": "dkd", "seed": 3,
         "stem_stride": 2, "bank": 5, "teacher_mix": "cutmix", "student_mix": "cutmix",
-        "merge_below": 4, "backbone": "resnet18",
+        "merge_below": 4, "backbone": "resnet18", "teacher_depth": 14, "teacher_stem_stride": 2,
     }  # fmt: skip
     plan = {
         "epochs": 7, "batch_size": 32, "learning_rate": 0.3, "warmup": 0.2, "momentum": 0.8,
@@ -123,7 +123,7 @@ def test_a_schedule_is_chosen_by_name():
         ({"profile": "flat"}, "Unknown profile 'flat'; choose one of exponential, step, natural"),
         (
             {"schedule": "slow"},
-            "Unknown schedule 'slow'; choose one of digits, fast, paper, photographs, finetune",
+            "Unknown schedule 'slow'; choose one of digits, fast, long, paper, photographs, finetune",
         ),
     ],
 )

@@ -12,8 +12,10 @@ from ltkd.schedules import SCHEDULES, Schedule
 MUON = Schedule("m", 1, optimizer="muon", learning_rate=0.1, muon_rate=0.05)
 
 
+@pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("shape", [(8, 8), (8, 40), (40, 8)])
-def test_singular_values_come_near_one_and_vectors_stay(shape):
+def test_singular_values_come_near_one_and_vectors_stay(shape, bf16, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16)
     torch.manual_seed(0)
     matrix = torch.randn(shape)
     u, s, v = torch.linalg.svd(matrix, full_matrices=False)

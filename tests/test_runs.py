@@ -99,6 +99,19 @@ def test_networks_have_their_own_width_and_the_statistics_of_the_training_images
     assert not np.allclose(mean, digits.test.images.mean((0, 2, 3)), rtol=1e-4)
 
 
+def test_the_teacher_has_a_depth_and_a_stride_of_its_own_where_they_are_given(digits, quick):
+    experiment = replace(quick, teacher_depth=14, teacher_stem_stride=2)
+    shapes = {
+        role: (network.settings["depth"], network.settings["stem_stride"])
+        for role in ("teacher", "student")
+        for network in [runs.new_network(experiment, digits, role)]
+    }
+    assert shapes == {"teacher": (14, 2), "student": (quick.depth, 1)}
+    larger = replace(experiment, image_size=64)
+    assert runs.new_network(larger, digits, "teacher").settings["stem_stride"] == 4
+    assert runs.new_network(larger, digits, "student").settings["stem_stride"] == 2
+
+
 def test_every_seed_and_role_starts_from_weights_of_its_own(digits, quick):
     networks = [
         runs.new_network(replace(quick, seed=seed), digits, role)

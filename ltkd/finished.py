@@ -1,0 +1,47 @@
+"""Models that are trained already: taken where they are what the experiment asks for."""
+
+from dataclasses import replace
+
+from .checkpoints import CheckpointError, load_checkpoint
+from .datasets import LongTailedData
+from .experiments import Experiment
+from .files import shown
+from .naming import STUDENT_TAGS
+from .networks import PatchNetwork
+from .processes import say
+
+
+def finished(
+    experiment: Experiment, data: LongTailedData, role: str
+) -> tuple[PatchNetwork, dict] | None:
+    """The experiment's trained model and its file's content; None where it is to be trained.
+
+    Where there is a file that cannot be taken, the reason is printed.
+    """
+    path = experiment.model_file(role)
+    if not path.exists():
+        return None
+    try:
+        network, content = load_checkpoint(path, len(data.class_names))
+    except CheckpointError as error:
+        say(f"{error} It is trained again now.")
+        return None
+    same_classes = content["class_names"] == list(data.class_names)
+    same = same_classes and content["counts"] == data.counts.tolist()
+    if not (same and _same_training(content["experiment"], experiment, role)):
+        say(f"{shown(path)} is of another experiment or other data: it is trained again now.")
+        return None
+    return network, content
+
+
+def _same_training(stored: dict, experiment: Experiment, role: str) -> bool:
+    """Whether a model was trained as `experiment` says.
+
+    Where its folder lies is no matter, nor, for a teacher, what student it was meant for.
+    """
+    try:
+        found = Experiment.from_dict(stored)
+    except ValueError:
+        return False
+    apart = ["expected", "folder", "base", *(STUDENT_TAGS if role == "teacher" else ())]
+    return replace(found, **{field: getattr(experiment, field) for field in apart}) == experiment

@@ -1,0 +1,73 @@
+"""How an experiment's name says what it is: a tag and a value for every field that was changed."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .schedules import Schedule
+
+if TYPE_CHECKING:
+    from .experiments import Experiment
+
+# Which fields change the data, and which the training; the tag stands in the name.
+DATA_TAGS = {
+    "profile": "",
+    "imbalance_factor": "if",
+    "split_seed": "split",
+    "validation": "validation",
+    "merge_below": "merge",
+    "image_size": "px",
+}
+TEACHER_TAGS = {
+    "backbone": "",
+    "weights": "",
+    "depth": "depth",
+    "stem_stride": "stem",
+    "teacher_width": "teacher_width",
+    "teacher_depth": "teacher_depth",
+    "teacher_stem_stride": "teacher_stem",
+    "teacher_loss": "teacher_",
+    "teacher_mix": "teacher_mix_",
+    "seed": "seed",
+}
+STUDENT_TAGS = {
+    "width": "width",
+    "student_loss": "",
+    "student_tail_loss": "tail_",
+    "student_mix": "mix_",
+    "distillation": "",
+    "bank": "bank",
+}
+
+
+def stem(experiment: "Experiment") -> str:
+    """The named experiment, or the user's folder."""
+    if experiment.folder is None:
+        return experiment.base
+    folder = Path(experiment.folder).resolve().name
+    return "folder-" + (re.sub(r"[^\w.-]+", "-", folder) or "images")
+
+
+def changes(experiment: "Experiment", tags: dict[str, str]) -> str:
+    """The fields of `tags` that differ from the named experiment's."""
+    default = experiment.default()
+    changed = [f for f in tags if getattr(experiment, f) != getattr(default, f)]
+    return "".join(f"-{tags[f]}{_plain(getattr(experiment, f))}" for f in changed)
+
+
+def schedule_changes(experiment: "Experiment") -> str:
+    """The schedule where it is not the named experiment's, and its fields that were changed."""
+    schedule, known = experiment.schedule, experiment.schedules()
+    usual = known.get(schedule.name, schedule)
+    changed = [
+        f.name for f in fields(Schedule) if getattr(usual, f.name) != getattr(schedule, f.name)
+    ]
+    tag = f"-{schedule.name}" if schedule.name != experiment.default().schedule.name else ""
+    return tag + "".join(f"-{f}{_plain(getattr(schedule, f))}" for f in changed)
+
+
+def _plain(value: object) -> str:
+    """A value as part of a file name."""
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return re.sub(r"[^\w.]+", "_", text).strip("_")
