@@ -16,12 +16,12 @@ from .checkpoints import versions
 from .datasets import build
 from .experiments import Experiment
 from .files import progress, write_json
+from .longtail import GROUPS
 from .mixing import MIXES
 from .objectives import RECIPES
 from .provenance import command, machine
 from .runs import train
 
-GROUPS = ("many", "medium", "few")
 TEACHERS: dict[str, dict[str, Any]] = {
     "a cross-entropy teacher": {"teacher_loss": "cross_entropy"},
     "a Balanced Softmax teacher": {"teacher_loss": "balanced_softmax"},
@@ -52,8 +52,9 @@ def rows(*patterns: str) -> dict[str, dict]:
     for (teacher, fields), recipe, mix in product(TEACHERS.items(), RECIPES, MIXES):
         if mix != "none" and recipe not in MIXED:
             continue
+        own = {} if recipe == "none" else fields  # the experiment's usual teacher, never asked
         name = row_name(recipe, teacher, mix)
-        table.setdefault(name, fields | {"distillation": recipe, "student_mix": mix})
+        table.setdefault(name, own | {"distillation": recipe, "student_mix": mix})
     return {
         name: fields
         for name, fields in table.items()

@@ -26,6 +26,7 @@ from .checkpoints import save_checkpoint, versions
 from .evaluation import evaluate_network, predict
 from .experiments import SCHEDULES, Experiment, home
 from .files import write_json
+from .longtail import GROUPS
 from .networks import PatchNetwork
 from .processes import start
 from .provenance import machine
@@ -80,7 +81,7 @@ def _one_training(name: str, experiment: Experiment, data: datasets.LongTailedDa
         "images/s": epochs * len(data.train.labels) / trained,
         "parameters": sum(p.numel() for p in trainer.plain.parameters()),
         "accuracy": scores["all"],
-    } | {group: scores["groups"][group] for group in ("many", "medium", "few")}
+    } | {group: scores["groups"][group] for group in GROUPS}
 
 
 def classic_seconds(train: int, test: int) -> float:

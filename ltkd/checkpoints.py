@@ -10,6 +10,7 @@ from . import __version__
 from .datasets import LongTailedData
 from .experiments import Experiment
 from .files import write_atomically
+from .longtail import GROUPS
 from .networks import PatchNetwork, ResNet
 
 FORMAT = "ltkd-model"
@@ -153,7 +154,7 @@ def _check_parts(content: dict) -> None:
     if not all(isinstance(name, str) for name in names):
         raise TypeError("class names that are no text")
     for c in range(len(names)):
-        if sum(groups[name][c] is True for name in ("many", "medium", "few")) != 1:
+        if sum(groups[name][c] is True for name in GROUPS) != 1:
             raise ValueError("a class that is not in one of the groups")
     size = experiment.get("image_size", 32)
     if type(size) is not int or not 0 < size <= LARGEST_IMAGE:

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from .checkpoints import CheckpointError, load_checkpoint
 from .experiments import ROLES, Experiment, home
 from .images import ImageError, read_image
+from .longtail import GROUPS
 from .objectives import DistillationLoss, teacher_bias
 
 __all__ = ["Classifier", "ImageError", "ModelPair", "Prediction", "read_image"]
@@ -85,7 +86,7 @@ class Classifier:
     def shots(self, class_name: str) -> tuple[int, str]:
         """Training images of a class, and its group: many, medium or few."""
         label = self.class_names.index(class_name)
-        group = next(g for g in ("many", "medium", "few") if self.groups[g][label])
+        group = next(g for g in GROUPS if self.groups[g][label])
         return self.counts[label], group
 
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from . import processes
 from .datasets import Split
+from .longtail import GROUPS
 from .networks import image_logits
 from .sources import Images
 
@@ -130,7 +131,7 @@ def evaluate_network(network: nn.Module, split: Split, groups: dict[str, np.ndar
     return evaluate(predict(network, split.images), split.labels, groups)
 
 
-def table(rows: dict[str, dict], columns: tuple[str, ...] = ("many", "medium", "few")) -> str:
+def table(rows: dict[str, dict], columns: tuple[str, ...] = GROUPS) -> str:
     """A text table of accuracies, one row per model.
 
     >>> groups = {"many": 75.0, "medium": None, "few": 25.0}

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .naming import DATA_TAGS, STUDENT_TAGS, TEACHER_TAGS, changes, schedule_changes, stem
+from .naming import CUT_TAGS, DATA_TAGS, STUDENT_TAGS, TEACHER_TAGS, changes, schedule_changes, stem
 from .options import chosen
 from .schedules import SCHEDULES, Schedule
 
@@ -166,7 +166,7 @@ class Experiment:
     @property
     def split_name(self) -> str:
         """The name of the cut, whatever the image size: data/splits/<split_name>.tsv."""
-        return stem(self) + changes(self, {f: DATA_TAGS[f] for f in DATA_TAGS if f != "image_size"})
+        return stem(self) + changes(self, CUT_TAGS)
 
     @property
     def name(self) -> str:

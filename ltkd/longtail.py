@@ -2,6 +2,8 @@
 
 import numpy as np
 
+GROUPS = ("many", "medium", "few")  # that results are reported for; see class_groups
+
 
 def long_tailed_counts(
     available: np.ndarray, profile: str = "exponential", imbalance_factor: float = 100

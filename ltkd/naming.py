@@ -19,6 +19,7 @@ DATA_TAGS = {
     "merge_below": "merge",
     "image_size": "px",
 }
+CUT_TAGS = {field: tag for field, tag in DATA_TAGS.items() if field != "image_size"}
 TEACHER_TAGS = {
     "backbone": "",
     "weights": "",

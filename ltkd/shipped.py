@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from . import plots
 from .evaluation import table
 from .experiments import PROJECT, home
+from .longtail import GROUPS
 
-GROUPS = ("all", "many", "medium", "few")
+COLUMNS = ("all", *GROUPS)
 ABLATED = "cifar100-lt-depth8"  # the experiment whose ablation is shipped
 WIDTH = 88  # characters of a line
 NAMES = {"teacher": "Teacher", "student": "Student"}
@@ -79,7 +80,7 @@ def _over_seeds(runs: list[dict]) -> list[str]:
         every = [run[role] for run in runs]
         rows[name] = {
             g: np.array([_number(s["all"] if g == "all" else s["groups"][g]) for s in every])
-            for g in GROUPS
+            for g in COLUMNS
         }
     seeds = ", ".join(str(run["seed"]) for run in runs)
     return [f"Mean ± standard deviation of seeds {seeds}:", *_table(rows), ""]
@@ -112,7 +113,7 @@ def ablation(
     for run in content["rows"]:
         found.setdefault(run["row"], []).append(run[split])
     rows = {
-        name: {g: np.array([_number(run.get(g)) for run in runs]) for g in GROUPS}
+        name: {g: np.array([_number(run.get(g)) for run in runs]) for g in COLUMNS}
         for name, runs in found.items()
     }
     return dict(sorted(rows.items(), key=lambda row: -row[1]["all"].mean()))
@@ -153,9 +154,9 @@ def _without_usual_teacher(rows: dict) -> tuple[dict, str]:
 
 def _table(rows: dict[str, dict[str, np.ndarray]]) -> list[str]:
     width = max(map(len, rows))
-    lines = [" " * width + "".join(f"{group:>11}" for group in GROUPS)]
+    lines = [" " * width + "".join(f"{group:>11}" for group in COLUMNS)]
     for name, values in rows.items():
-        lines.append(name.ljust(width) + "".join(f"{_mean(values[g]):>11}" for g in GROUPS))
+        lines.append(name.ljust(width) + "".join(f"{_mean(values[g]):>11}" for g in COLUMNS))
     return lines
 
 

@@ -5,6 +5,7 @@ down, and whoever has the publisher's files has the same images in each split.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ import numpy as np
 from .class_folders import DataError
 from .experiments import PROJECT, Experiment, home
 from .files import shown, write_atomically
+from .naming import CUT_TAGS
+from .provenance import command
 
 HEADER = """\
 # {name}: imbalance factor {factor:g}, split seed {seed}
@@ -102,9 +105,5 @@ def split_command(experiment: Experiment) -> str:
     >>> split_command(Experiment.choose("stanford-cars-lt", imbalance_factor=50))
     'python -m ltkd split stanford-cars-lt --imbalance-factor 50'
     """
-    default, words = experiment.default(), [f"python -m ltkd split {experiment.base}"]
-    if experiment.imbalance_factor != default.imbalance_factor:
-        words.append(f"--imbalance-factor {experiment.imbalance_factor:g}")
-    if experiment.split_seed != default.split_seed:
-        words.append(f"--split-seed {experiment.split_seed}")
-    return " ".join(words)
+    cut = {field: getattr(experiment, field) for field in CUT_TAGS}
+    return command(replace(experiment.default(), **cut), ("split",))

@@ -15,8 +15,9 @@ from matplotlib.font_manager import get_font_names
 from matplotlib.image import AxesImage
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
+from .longtail import GROUPS
+
 PALETTE = sns.color_palette("colorblind")
-GROUPS = ("many", "medium", "few")
 COLOURS = dict(zip(GROUPS, PALETTE[:3], strict=True))
 HATCH = ("", "//", "..", "xx")
 HATCHES = dict(zip(GROUPS, HATCH, strict=False))

@@ -133,8 +133,8 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "supervision": [
         ("the teacher left in training mode", "memory_format=torch.channels_last).eval()", "memory_format=torch.channels_last).train()"),
         ("the student does not distil", "terms |= distil(patches, seen, batch.labels)", "distil(patches, seen, batch.labels)"),
-        ("the teacher learns by the student's loss", "ClassLoss(experiment.teacher_loss, counts)", "ClassLoss(experiment.student_loss, counts)"),
-        ("the student's tail loss forgotten", "counts, experiment.student_tail_loss, head)", "counts)"),
+        ("the teacher learns by the student's loss", "class_loss = ClassLoss(experiment.teacher_loss, counts)", "class_loss = ClassLoss(experiment.student_loss, counts)"),
+        ("the student's tail loss forgotten", "class_loss = ClassLoss(experiment.student_loss, counts, experiment.student_tail_loss, head)", "class_loss = ClassLoss(experiment.student_loss, counts)"),
         ("CutMix labels forgotten", "batch.labels, batch.pasted_labels, batch.pasted_share, step.done", "batch.labels, done=step.done"),
         ("the training stands at its start", "batch.pasted_share, step.done", "batch.pasted_share, 0.0"),
         ("the teacher is asked about the crop", "ask(batch.whole, step)", "ask(batch.images, step)"),

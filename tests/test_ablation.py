@@ -34,6 +34,7 @@ def test_every_recipe_stands_with_every_teacher_and_four_with_every_mixing():
     for mix in MIXES:
         assert {row_name(recipe, teachers[0], mix) for recipe in module.MIXED} <= set(names)
     assert sum(name.startswith("none") for name in names) == len(MIXES)  # no teacher in them
+    assert names["none"] == {"distillation": "none", "student_mix": "none"}  # the usual one
     students = {name: fields for name, fields in names.items() if not name.startswith(module.ALONE)}
     assert len(names) == len(students) + len(teachers)
     base = Experiment.named("cifar100-lt")
