@@ -10,11 +10,16 @@ import numpy as np
 import pytest
 import torch
 from nbval.kernel import RunningKernel
+from panels import METRICS, MODELS
 from PIL import Image
 
+from ltkd.checkpoints import load_checkpoint, save_checkpoint
 from ltkd.datasets import LongTailedData, build
 from ltkd.experiments import Experiment
+from ltkd.gallery import save_predefined_images
 from ltkd.options import OPTIONS
+from ltkd.panel import Panel
+from ltkd.runs import new_network, results
 
 CHOICES = ("EXPERIMENT", *(option.upper() for option in OPTIONS))
 
@@ -77,6 +82,36 @@ def shorten():
 def write_classes():
     """A function: (folder, {class name: number of images}) → the paths, class by class."""
     return _write_classes
+
+
+@pytest.fixture
+def models(digits, quick):
+    """Two different model files with random weights, and the predefined images."""
+    for role in MODELS.values():
+        network = new_network(quick, digits, role).eval()
+        save_checkpoint(quick.model_file(role), network, digits, quick, role, METRICS, [])
+    save_predefined_images(quick, digits)
+
+
+@pytest.fixture
+def panel(models, quick) -> Panel:
+    return Panel(quick)
+
+
+@pytest.fixture
+def evaluated(models, digits, quick, built) -> Panel:
+    """A panel with results.json and the built data set: one model always says 0, one always 9."""
+    for role, favourite in zip(MODELS.values(), (0, 9), strict=True):
+        network, _ = load_checkpoint(quick.model_file(role))
+        network.classifier.bias.data[favourite] += 100
+        save_checkpoint(quick.model_file(role), network, digits, quick, role, METRICS, [])
+    results(quick, digits)
+    return Panel(quick)
+
+
+@pytest.fixture
+def built(quick):
+    build(quick)
 
 
 def _shortened(experiment: Experiment, epochs: int, **schedule) -> Experiment:

@@ -41,7 +41,8 @@ FURTHER = {  # where a module's own tests are, besides tests/test_<module>.py
     "finished": ["test_runs", "test_commands"],
     "runs": ["test_commands", "test_faults"],
     "files": ["test_faults"],
-    "answers": ["test_panel"],
+    "panel": ["test_panel_uploads", "test_panel_models"],
+    "answers": ["test_panel", "test_panel_uploads"],
     "overlays": ["test_gallery", "test_panel"],
 }
 LATE = ("test_browser.py", "test_realdata.py")  # the first slow, the second on data of one's own
