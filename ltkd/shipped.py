@@ -6,7 +6,7 @@
 
 import json
 from collections import Counter
-from textwrap import fill
+from textwrap import wrap
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -51,9 +51,8 @@ def report(experiment_name: str) -> str:
     if summary is None:
         return f"{experiment_name}: not shipped"
     found, pair, machine = scores(summary), summary["comparison"], summary["machine"]
-    lines = [f"{experiment_name}: test accuracy, %, of {summary['test_images']:,} images"]
-    if remark := summary.get("remark"):
-        lines += fill(remark, WIDTH).splitlines()
+    title = f"{experiment_name}: test accuracy, %, of {summary['test_images']:,} images"
+    lines = [_wrapped(text) for text in (title, summary.get("remark")) if text]
     lines += ["", table(found), "", *_over_seeds(summary.get("seeds", []))]
     lines += [
         f"{name}: {score['parameters']:,} parameters, {score['seconds']:,.0f} s of training, "
@@ -65,10 +64,16 @@ def report(experiment_name: str) -> str:
             *lines,
             f"The student mends {len(pair['mended']):,} images and breaks {len(pair['broken']):,}: "
             f"p = {pair['p_value']:.1e}",
-            *summary["command"].split(" && "),
+            *(_wrapped(command, " \\") for command in summary["command"].split(" && ")),
             f"{machine['device']}, {machine['cores']} cores; torch {summary['versions']['torch']}",
         ]
     )
+
+
+def _wrapped(text: str, end: str = "") -> str:
+    """Lines of at most WIDTH characters, cut at spaces; all but the last with `end`."""
+    width = WIDTH - len(end)
+    return f"{end}\n".join(wrap(text, width, break_long_words=False, break_on_hyphens=False))
 
 
 def _over_seeds(runs: list[dict]) -> list[str]:
@@ -127,7 +132,7 @@ def ablation_report(experiment_name: str = ABLATED, split: str = "validation") -
     seeds = {len(values["all"]) for values in rows.values()}
     rows, teacher = _without_usual_teacher(rows)
     last = f"{split.capitalize()} accuracy, %; {_range(seeds)} seeds a row, last epoch{teacher}."
-    return "\n".join([*_table(rows), fill(last, WIDTH)])
+    return "\n".join([*_table(rows), _wrapped(last)])
 
 
 def ablation_figure() -> Figure | None:

@@ -40,6 +40,16 @@ def test_a_report_says_what_is_odd_about_the_data(quick, summary):
     assert max(map(len, lines[: lines.index("")])) <= 88
 
 
+def test_long_names_and_commands_are_wrapped(quick, summary):
+    long = summary | {"command": "python -m ltkd student digits-lt " + 9 * "--teacher-width 64 "}
+    (quick.model_folder / "results.json").write_text(json.dumps(long))
+    text = shipped.report(quick.name)
+    assert max(map(len, text.splitlines())) <= 88
+    first = next(line for line in text.splitlines() if line.startswith("python"))
+    assert first.endswith(" \\")  # so that a shell takes both lines for one command
+    assert long["command"].strip() in text.replace(" \\\n", " ")
+
+
 def test_figures_of_a_file(quick, summary):
     lines = shipped.by_class(quick.name).axes[0].lines
     drawn = [line.get_ydata() for line in lines]
