@@ -33,6 +33,8 @@ def pytest_configure(config):
     os.environ["TQDM_DISABLE"] = "1"
     if "COVERAGE_PROCESS_CONFIG" in os.environ:  # a killed kernel tells nothing of what it ran
         RunningKernel.stop = _end_gently
+    if hasattr(config, "workerinput"):  # one of two processes: a kernel takes one core, too
+        os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)  # small networks gain nothing from more, and lose on a busy machine
 
 

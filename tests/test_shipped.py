@@ -15,6 +15,7 @@ IMAGES = {  # of the test sets
     "caltech101-lt": 2_020,
     "cifar10-lt": 10_000,
     "cifar100-lt": 10_000,
+    "cifar100-lt-best": 10_000,
     "stanford-cars-lt": 1_635,
 }
 SHIPPED = [PROJECT / "saved_model" / name / "results.json" for name in IMAGES]
