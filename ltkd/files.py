@@ -131,9 +131,8 @@ def progress(items: Iterable, **options: Any) -> tqdm:
     Silence anywhere else, or with TQDM_DISABLE=1.
     """
     watched = sys.stderr.isatty() or "ipykernel" in sys.modules
-    if not watched or os.environ.get("TQDM_DISABLE"):
-        options["disable"] = True
-    return tqdm(items, delay=1, **options)
+    silent = not watched or bool(os.environ.get("TQDM_DISABLE"))
+    return tqdm(items, delay=1, disable=silent, **options)
 
 
 def printable(text: object) -> str:
