@@ -22,7 +22,7 @@ refresh: .venv/ready
 	$(BIN)/python -m ltkd notebooks digits-lt --save
 
 test: .venv/ready
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # For maintainers: style, types and known weaknesses of what is installed; the share of branches.
 check: .venv/dev

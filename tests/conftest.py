@@ -38,16 +38,6 @@ def pytest_configure(config):
     torch.set_num_threads(1)  # small networks gain nothing from more, and lose on a busy machine
 
 
-@pytest.hookimpl(wrapper=True)  # before xdist's own
-def pytest_collection_modifyitems(config, items):
-    """Of two processes each takes whole files; the notebooks use each other's models."""
-    if hasattr(config, "workerinput"):
-        for item in items:
-            course = item.path.match("notebooks/*.ipynb")
-            item.add_marker(pytest.mark.xdist_group("course" if course else str(item.path)))
-    return (yield)
-
-
 def _end_gently(kernel: RunningKernel) -> None:
     """In place of nbval's own way to end a kernel."""
     kernel.km.shutdown_kernel()
