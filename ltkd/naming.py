@@ -54,7 +54,7 @@ def changes(experiment: "Experiment", tags: dict[str, str]) -> str:
     """The fields of `tags` that differ from the named experiment's."""
     default = experiment.default()
     changed = [f for f in tags if getattr(experiment, f) != getattr(default, f)]
-    return "".join(f"-{tags[f]}{_plain(getattr(experiment, f))}" for f in changed)
+    return "".join(f"-{tags[f]}{_file_name(getattr(experiment, f))}" for f in changed)
 
 
 def schedule_changes(experiment: "Experiment") -> str:
@@ -65,10 +65,18 @@ def schedule_changes(experiment: "Experiment") -> str:
         f.name for f in fields(Schedule) if getattr(usual, f.name) != getattr(schedule, f.name)
     ]
     tag = f"-{schedule.name}" if schedule.name != experiment.default().schedule.name else ""
-    return tag + "".join(f"-{f}{_plain(getattr(schedule, f))}" for f in changed)
+    return tag + "".join(f"-{f}{_file_name(getattr(schedule, f))}" for f in changed)
 
 
-def _plain(value: object) -> str:
+def plain(value: object) -> str:
+    """A value as text, numbers as short as they can be.
+
+    >>> plain(50.0), plain("kd")
+    ('50', 'kd')
+    """
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _file_name(value: object) -> str:
     """A value as part of a file name."""
-    text = f"{value:g}" if isinstance(value, float) else str(value)
-    return re.sub(r"[^\w.]+", "_", text).strip("_")
+    return re.sub(r"[^\w.]+", "_", plain(value)).strip("_")

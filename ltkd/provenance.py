@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from .experiments import Experiment
+from .naming import plain
 from .options import OPTIONS
 
 
@@ -25,12 +26,8 @@ def command(experiment: Experiment, jobs: tuple[str, ...] = ("student", "evaluat
     }
     values |= {o: (getattr(experiment, o), getattr(default, o)) for o in OPTIONS if o not in values}
     words = [shlex.quote(experiment.base)]
-    words += [f"--{o.replace('_', '-')} {_plain(v)}" for o, (v, u) in values.items() if v != u]
+    words += [f"--{o.replace('_', '-')} {plain(v)}" for o, (v, u) in values.items() if v != u]
     return " && ".join(f"python -m ltkd {job} {' '.join(words)}" for job in jobs)
-
-
-def _plain(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def machine() -> dict[str, str | int]:

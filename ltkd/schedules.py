@@ -1,6 +1,6 @@
 """How long and how a network is trained."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 CHOICES = {"optimizer": ("sgd", "muon", "adamw"), "decay": ("cosine", "linear")}
 
@@ -43,28 +43,20 @@ class Schedule:
                 )
 
 
+FAST = Schedule("fast", 20, optimizer="muon", warmup=0.1, decay="linear", small=0.6)
 SCHEDULES = {
     s.name: s
     for s in (
         Schedule("digits", 60, 64, warmup=0.3, augment=("crop",), precision="no"),
-        Schedule("fast", 20, optimizer="muon", warmup=0.1, decay="linear", small=0.6),
-        Schedule(
-            "long",
-            100,
-            optimizer="muon",
-            warmup=0.1,
-            decay="linear",
-            small=0.6,
-            augment=("crop", "flip", "autoaugment"),
-            compile=True,
+        FAST,
+        replace(
+            FAST, name="long", epochs=100, augment=("crop", "flip", "autoaugment"), compile=True
         ),
         Schedule("paper", 200, augment=("crop", "flip", "autoaugment", "cutout"), compile=True),
-        Schedule(
-            "photographs",
-            60,
-            optimizer="muon",
-            warmup=0.1,
-            decay="linear",
+        replace(
+            FAST,
+            name="photographs",
+            epochs=60,
             small=0.5,
             augment=("resized_crop", "flip", "colour"),
         ),

@@ -10,16 +10,11 @@ import numpy as np
 import pytest
 import torch
 from nbval.kernel import RunningKernel
-from panels import METRICS, MODELS
 from PIL import Image
 
-from ltkd.checkpoints import load_checkpoint, save_checkpoint
 from ltkd.datasets import LongTailedData, build
-from ltkd.experiments import Experiment
-from ltkd.gallery import save_predefined_images
+from ltkd.experiments import ROLES, Experiment
 from ltkd.options import OPTIONS
-from ltkd.panel import Panel
-from ltkd.runs import new_network, results
 
 CHOICES = ("EXPERIMENT", *(option.upper() for option in OPTIONS))
 
@@ -89,21 +84,35 @@ def write_classes():
 @pytest.fixture
 def models(digits, quick):
     """Two different model files with random weights, and the predefined images."""
-    for role in MODELS.values():
+    from panels import METRICS  # only where it is used: the widgets take seconds to import
+
+    from ltkd.checkpoints import save_checkpoint
+    from ltkd.gallery import save_predefined_images
+    from ltkd.runs import new_network
+
+    for role in ROLES:
         network = new_network(quick, digits, role).eval()
         save_checkpoint(quick.model_file(role), network, digits, quick, role, METRICS, [])
     save_predefined_images(quick, digits)
 
 
 @pytest.fixture
-def panel(models, quick) -> Panel:
+def panel(models, quick):
+    from ltkd.panel import Panel
+
     return Panel(quick)
 
 
 @pytest.fixture
-def evaluated(models, digits, quick, built) -> Panel:
+def evaluated(models, digits, quick, built):
     """A panel with results.json and the built data set: one model always says 0, one always 9."""
-    for role, favourite in zip(MODELS.values(), (0, 9), strict=True):
+    from panels import METRICS
+
+    from ltkd.checkpoints import load_checkpoint, save_checkpoint
+    from ltkd.panel import Panel
+    from ltkd.runs import results
+
+    for role, favourite in zip(ROLES, (0, 9), strict=True):
         network, _ = load_checkpoint(quick.model_file(role))
         network.classifier.bias.data[favourite] += 100
         save_checkpoint(quick.model_file(role), network, digits, quick, role, METRICS, [])

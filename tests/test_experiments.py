@@ -123,7 +123,8 @@ def test_a_schedule_is_chosen_by_name():
         ({"profile": "flat"}, "Unknown profile 'flat'; choose one of exponential, step, natural"),
         (
             {"schedule": "slow"},
-            "Unknown schedule 'slow'; choose one of digits, fast, long, paper, photographs, ",
+            "Unknown schedule 'slow'; choose one of "
+            "digits, fast, long, paper, photographs, finetune",
         ),
     ],
 )
