@@ -99,6 +99,13 @@ def evaluate(experiment: Experiment, options: dict) -> None:
     print(table({"Teacher": summary["teacher"], "Student": summary["student"]}))
 
 
+def calibrate(experiment: Experiment, options: dict) -> None:
+    """Make the student's probabilities right on the validation images (temperature scaling)."""
+    from .calibration import calibrate
+
+    calibrate(experiment, datasets.build(experiment))
+
+
 def halve(experiment: Experiment, options: dict) -> None:
     """Store the trained models in half precision, where that costs no accuracy."""
     from .halving import halve
@@ -157,6 +164,7 @@ JOBS = {
     "teacher": teacher,
     "student": student,
     "evaluate": evaluate,
+    "calibrate": calibrate,
     "halve": halve,
     "ablation": ablation,
     "notebooks": notebooks,

@@ -60,10 +60,11 @@ def _shape(experiment: Experiment, role: str) -> tuple[int, int, int]:
     depth, width, stride = experiment.depth, experiment.width, experiment.stem_stride
     if role == "student":
         return depth, width, stride
+    own_depth, own_stride = experiment.teacher_depth, experiment.teacher_stem_stride
     return (
-        experiment.teacher_depth or depth,
+        depth if own_depth is None else own_depth,
         experiment.teacher_width,
-        experiment.teacher_stem_stride or stride,
+        stride if own_stride is None else own_stride,
     )
 
 
@@ -207,10 +208,11 @@ def trainer_for(
 def results(experiment: Experiment, data: LongTailedData) -> dict:
     """Evaluate teacher and student on the test images and write results.json beside them.
 
-    Returns what was written: for each role its scores, parameters and training time; the paired
-    comparison; the mean posterior, with which one image's patch weights can be had without the
-    training images; the experiment, command, machine and versions they come from; and, per seed,
-    the scores of all seeds of this experiment that have been evaluated.
+    Returns what was written: for each role its scores, parameters, training time and, where it is
+    calibrated, temperature; the paired comparison; the mean posterior, with which one image's patch
+    weights can be had without the training images; the experiment, command, machine and versions
+    they come from; and, per seed, the scores of all seeds of this experiment that have been
+    evaluated.
     """
     summary: dict = {"experiment": experiment.as_dict(), "counts": data.counts.tolist()}
     logits, networks = {}, {}
@@ -218,7 +220,8 @@ def results(experiment: Experiment, data: LongTailedData) -> dict:
         network, content = load_checkpoint(experiment.model_file(role), len(data.class_names))
         networks[role], logits[role] = network, predict(network, data.test.images)
         summary[role] = evaluate(logits[role], data.test.labels, data.groups)
-        summary[role] |= {key: content["metrics"][key] for key in ("seconds", "parameters")}
+        kept = "seconds", "parameters", "temperature"
+        summary[role] |= {k: v for k, v in content["metrics"].items() if k in kept}
         curve = reliability(softmax(logits[role]), data.test.labels)
         for axis in ("accuracy", "confidence"):  # JSON knows no NaN, the value of an empty bin
             curve[axis] = [None if math.isnan(value) else value for value in curve[axis]]
@@ -228,7 +231,8 @@ def results(experiment: Experiment, data: LongTailedData) -> dict:
     mean = distillation.mean_posterior
     summary["mean_posterior"] = None if mean is None else mean.tolist()
     summary["test_images"], summary["remark"] = len(data.test.labels), data.remark
-    summary["command"] = command(experiment)
+    calibrated = ["calibrate"] if "temperature" in summary["student"] else []
+    summary["command"] = command(experiment, ("student", *calibrated, "evaluate"))
     summary["machine"] = machine()
     summary["versions"] = versions()
     summary["seeds"] = _seeds(experiment, summary)

@@ -56,7 +56,7 @@ def report(experiment_name: str) -> str:
     lines += ["", table(found), "", *_over_seeds(summary.get("seeds", []))]
     lines += [
         f"{name}: {score['parameters']:,} parameters, {score['seconds']:,.0f} s of training, "
-        f"calibration error {score['calibration_error']:.3f}"
+        f"calibration error {score['calibration_error']:.3f}{_temperature(score)}"
         for name, score in found.items()
     ]
     return "\n".join(
@@ -68,6 +68,11 @@ def report(experiment_name: str) -> str:
             f"{machine['device']}, {machine['cores']} cores; torch {summary['versions']['torch']}",
         ]
     )
+
+
+def _temperature(score: dict) -> str:
+    """How a calibrated model's probabilities were made right, see calibration.calibrate."""
+    return f", T = {score['temperature']:.2f}" if "temperature" in score else ""
 
 
 def _wrapped(text: str, end: str = "") -> str:

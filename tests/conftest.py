@@ -33,6 +33,19 @@ def pytest_configure(config):
     torch.set_num_threads(1)  # small networks gain nothing from more, and lose on a busy machine
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Whole files to a process, and all notebooks to one: they train their common models once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class NotebooksTogether(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "notebooks" if file.endswith(".ipynb") else file
+
+    return NotebooksTogether(config, log)
+
+
 def _end_gently(kernel: RunningKernel) -> None:
     """In place of nbval's own way to end a kernel."""
     kernel.km.shutdown_kernel()
@@ -94,6 +107,25 @@ def models(digits, quick):
         network = new_network(quick, digits, role).eval()
         save_checkpoint(quick.model_file(role), network, digits, quick, role, METRICS, [])
     save_predefined_images(quick, digits)
+
+
+@pytest.fixture(scope="session")
+def trained_once(digits, tmp_path_factory) -> Path:
+    """A home with teacher and student of `quick`. Read only."""
+    from ltkd.runs import train
+
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LTKD_HOME", str(folder))
+        train(_shortened(Experiment.named("digits-lt"), 1), digits, "student")
+    return folder
+
+
+@pytest.fixture
+def trained(trained_once, home, quick) -> Experiment:
+    """The embedded experiment with one epoch, with copies of its trained models."""
+    shutil.copytree(trained_once / "saved_model", home / "saved_model")
+    return quick
 
 
 @pytest.fixture

@@ -1,19 +1,11 @@
 """Half precision: half the size, the same answers, and refused where the answers change."""
 
-import pytest
 import torch
 
 from ltkd import halving
 from ltkd.checkpoints import load_checkpoint
 from ltkd.evaluation import evaluate_network
 from ltkd.experiments import ROLES
-from ltkd.runs import train
-
-
-@pytest.fixture
-def trained(quick, digits):
-    train(quick, digits, "student")
-    return quick
 
 
 def stored(path) -> dict[str, torch.Tensor]:

@@ -132,6 +132,8 @@ def test_shipped_models_give_their_recorded_accuracy(name, folder, shipped):
         assert found["all"] == pytest.approx(recorded[role]["all"], abs=0.3)
         for group, accuracy in recorded[role]["groups"].items():
             assert found["groups"][group] == pytest.approx(accuracy, abs=1.0)
+        error = recorded[role]["calibration_error"]
+        assert found["calibration_error"] == pytest.approx(error, abs=0.005)
 
 
 def check_photographs(data: LongTailedData, side: int) -> None:

@@ -112,6 +112,12 @@ def test_the_teacher_has_a_depth_and_a_stride_of_its_own_where_they_are_given(di
     assert runs.new_network(larger, digits, "student").settings["stem_stride"] == 2
 
 
+@pytest.mark.parametrize("option", ["teacher_depth", "teacher_stem_stride"])
+def test_nothing_is_no_depth_and_no_stride(digits, quick, option):
+    with pytest.raises(ValueError, match=r"not 0\."):
+        runs.new_network(replace(quick, **{option: 0}), digits, "teacher")
+
+
 def test_every_seed_and_role_starts_from_weights_of_its_own(digits, quick):
     networks = [
         runs.new_network(replace(quick, seed=seed), digits, role)

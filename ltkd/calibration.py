@@ -1,0 +1,87 @@
+"""Probabilities to be taken at their word: python -m ltkd calibrate EXPERIMENT."""
+
+import numpy as np
+import torch
+from scipy.optimize import minimize_scalar
+from torch.nn import functional as F
+
+from .checkpoints import load_checkpoint, network_from, write_checkpoint
+from .datasets import LongTailedData
+from .evaluation import evaluate, evaluate_network, predict
+from .experiments import Experiment
+from .files import shown
+from .runs import results
+
+
+def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The T for which logits / T make the labels most likely (Guo et al. 2017).
+
+    Parameters
+    ----------
+    logits : (N, C), of images that were not trained on
+    labels : (N,)
+
+    Dividing by T changes no ranking, so no accuracy. Raises ValueError where the images do not tell
+    T: there are none, all are right (T → 0), or the logits tell nothing of the labels (T → ∞).
+
+    >>> three_of_four = np.array([0, 0, 0, 1])
+    >>> round(temperature(np.tile([2 * np.log(3), 0], (4, 1)), three_of_four), 3)
+    2.0
+    """
+    z, y = torch.from_numpy(logits).double(), torch.from_numpy(labels).long()
+
+    def surprise(sharpness: float) -> float:  # convex in 1 / T
+        return F.cross_entropy(sharpness * z, y).item()
+
+    right = z.argmax(1) == y
+    told = z.mean() < z[torch.arange(len(y)), y].mean()  # sharper than nothing helps
+    if right.all() or not told:
+        raise ValueError(
+            f"{len(y)} validation images do not tell how sure the model should be: there must be "
+            f"some that it gets right and some that it gets wrong."
+        )
+    return 1 / float(minimize_scalar(surprise, bracket=(0, 1)).x)
+
+
+def cooled(content: dict, by: float) -> dict:
+    """A model file's content with all logits divided by `by`.
+
+    That is the last layer's weights and bias, or the scale where that layer is a cosine.
+    """
+    network = content["network"]
+    if network["classifier"] == "cosine":
+        return content | {"network": network | {"scale": network["scale"] / by}}
+    last = {n: v / by for n, v in content["weights"].items() if n.startswith("classifier.")}
+    return content | {"weights": content["weights"] | last}
+
+
+def calibrate(experiment: Experiment, data: LongTailedData) -> float:
+    """Divide the student's logits by the temperature that suits the validation images.
+
+    Returns the temperature. It is kept in the model file's metrics (the product, if this is done
+    more than once), and results.json is written again if there is one. The teacher stays as it is,
+    since students learn from its logits. A file in half precision becomes one in full; it can be
+    halved again. Raises CheckpointError where a model is missing, ValueError where there is no such
+    temperature.
+    """
+    path, classes = experiment.model_file("student"), len(data.class_names)
+    network, content = load_checkpoint(path, classes)
+    logits = predict(network, data.validation.images)
+    found = temperature(logits, data.validation.labels)
+    content = cooled(content, found)
+    network = network_from(content["network"])
+    network.load_state_dict(content["weights"])
+    content["metrics"] |= {
+        "validation": evaluate_network(network, data.validation, data.groups),
+        "test": evaluate_network(network, data.test, data.groups),
+        "temperature": found * content["metrics"].get("temperature", 1.0),
+    }
+    write_checkpoint(path, content)
+    if (experiment.model_folder / "results.json").exists():
+        results(experiment, data)
+    before = evaluate(logits, data.validation.labels, data.groups)["calibration_error"]
+    print(
+        f"{shown(path)}: temperature {found:.3f}; calibration error on the validation images "
+        f"{before:.3f}, now {content['metrics']['validation']['calibration_error']:.3f}."
+    )
+    return found
