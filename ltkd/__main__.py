@@ -5,8 +5,8 @@ import signal
 import sys
 
 from . import datasets
-from .experiments import EXPERIMENTS, PROFILES, SCHEDULES, Experiment
-from .options import OPTIONS
+from .experiments import EXPERIMENTS, SCHEDULES, Experiment
+from .options import OPTIONS, PROFILES
 from .sources import DataError
 
 
@@ -124,15 +124,23 @@ def ablation(experiment: Experiment, options: dict) -> None:
     """Train a student for every part of the method left out or exchanged, and print the table."""
     from . import ablation
 
-    ablation.ablation(experiment, options["seeds"], options["rows"])
+    if experiment.seed:
+        raise ValueError("The ablation trains seeds 0, 1, …: say how many by --seeds, not --seed.")
+    ablation.ablation(experiment, _positive(options["seeds"]), options["rows"])
 
 
 def benchmark(name: str, seeds: int | None) -> None:
     from .benchmark import run
 
-    if seeds and name != "time-to-accuracy":
+    if seeds is not None and name != "time-to-accuracy":
         raise ValueError("--seeds is an option of time-to-accuracy alone.")
-    run(name, **({"seeds": seeds} if seeds else {}))
+    run(name, **({} if seeds is None else {"seeds": _positive(seeds)}))
+
+
+def _positive(seeds: int) -> int:
+    if seeds < 1:
+        raise ValueError(f"--seeds is at least 1, not {seeds}.")
+    return seeds
 
 
 HELP = {
@@ -185,7 +193,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(job: str, options: dict) -> int:
     from .checkpoints import CheckpointError
     from .notebooks import NotebookError
-    from .training import TrainingError
+    from .training import TrainingError, out_of_memory
 
     try:
         if job == "benchmark":
@@ -195,6 +203,11 @@ def _run(job: str, options: dict) -> int:
             JOBS[job](Experiment.choose(name, **chosen), options)
     except (ValueError, OSError, DataError, CheckpointError, TrainingError, NotebookError) as error:
         print(f"ltkd: {error}", file=sys.stderr)
+        return 1
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        print("ltkd: the memory is used up: choose a smaller image_size.", file=sys.stderr)
         return 1
     return 0
 

@@ -4,28 +4,30 @@ One student per row and seed, all else alike; the rows are compared on the valid
 table is written after every student, and a stopped run goes on where it was.
 """
 
-import json
+import shlex
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from .checkpoints import versions
-from .datasets import build
+from .datasets import LongTailedData, build
 from .experiments import Experiment
-from .files import progress, write_json
+from .files import claimed, progress, read_json, write_json
 from .longtail import GROUPS
 from .mixing import MIXES
 from .objectives import RECIPES
 from .provenance import command, machine
 from .runs import train
 
+WIDER = "a wider teacher"  # of twice the width
 TEACHERS: dict[str, dict[str, Any]] = {
     "a cross-entropy teacher": {"teacher_loss": "cross_entropy"},
     "a Balanced Softmax teacher": {"teacher_loss": "balanced_softmax"},
-    "a wider teacher": {"teacher_loss": "balanced_softmax", "teacher_width": 32},
+    WIDER: {"teacher_loss": "balanced_softmax"},
 }
 MIXED = ("none", "kd", "uniform", "image_and_patch")  # the recipes that are tried with mixing
 ALONE = "teacher alone"
@@ -40,16 +42,18 @@ CONTROLS = {
 }
 
 
-def rows(*patterns: str) -> dict[str, dict]:
+def rows(*patterns: str, teacher_width: int = 16) -> dict[str, dict]:
     """The rows of the table whose name fits a pattern, all if none is given: name → fields.
 
-    The teachers; every recipe with every teacher; every way of mixing with four of the recipes.
+    The teachers, of `teacher_width` or twice that; every recipe with every teacher; every way of
+    mixing with four of the recipes.
 
     >>> list(rows("kd, a wider teacher*cut*"))
     ['kd, a wider teacher, cutmix', 'kd, a wider teacher, tail_cutmix']
     """
-    table = {row_name(ALONE, teacher, "none"): fields for teacher, fields in TEACHERS.items()}
-    for (teacher, fields), recipe, mix in product(TEACHERS.items(), RECIPES, MIXES):
+    teachers = TEACHERS | {WIDER: TEACHERS[WIDER] | {"teacher_width": 2 * teacher_width}}
+    table = {row_name(ALONE, teacher, "none"): fields for teacher, fields in teachers.items()}
+    for (teacher, fields), recipe, mix in product(teachers.items(), RECIPES, MIXES):
         if mix != "none" and recipe not in MIXED:
             continue
         own = {} if recipe == "none" else fields  # the experiment's usual teacher, never asked
@@ -80,7 +84,7 @@ def ablation(experiment: Experiment, seeds: int = 3, patterns: Sequence[str] = (
     They are kept in saved_model/<experiment>/ablation.json. Validation accuracy decides; test
     accuracy, read once after the last epoch, stands beside it. Raises ValueError where no row fits.
     """
-    wanted = rows(*patterns)
+    wanted = rows(*patterns, teacher_width=experiment.teacher_width)
     if not wanted:
         given = " or ".join(map(repr, patterns))
         raise ValueError(
@@ -88,22 +92,44 @@ def ablation(experiment: Experiment, seeds: int = 3, patterns: Sequence[str] = (
             f"'kd, a wider teacher, cutmix'; '*' stands for anything."
         )
     file = experiment.model_folder / "ablation.json"
-    done = json.loads(file.read_text())["rows"] if file.exists() else []
+    done = _rows_of(file)
     data, known = build(experiment), {(row["row"], row["seed"]) for row in done}
+    words = [f"{command(experiment, ('ablation',))} --seeds {seeds}"]
+    words += ["--rows", *map(shlex.quote, patterns)] if patterns else []
+    about: dict[str, Any] = {"command": " ".join(words), "experiment": experiment.as_dict()}
+    about["remark"] = data.remark
     jobs = [job for job in product(range(seeds), wanted) if job[::-1] not in known]
     for seed, name in progress(jobs, desc="ablation", unit=" students"):
         student = replace(experiment, seed=seed, **wanted[name])
-        role = "teacher" if name.startswith(ALONE) else "student"
-        metrics = train(student, data, role)[1]["metrics"]
-        row = {"row": name, "seed": seed, "command": command(student, (role,))}
-        row |= {split: scores(metrics[split]) for split in ("validation", "test")}
-        row |= {key: metrics[key] for key in ("seconds", "parameters")}
-        # a table is filled over days, not always on one machine
-        done.append(row | {"machine": machine(), "versions": versions()})
-        about: dict[str, Any] = {"command": f"{command(experiment, ('ablation',))} --seeds {seeds}"}
-        about |= {"experiment": experiment.as_dict(), "remark": data.remark}
-        write_json(file, about | {"rows": done})
+        done = _add(file, about, {"row": name, "seed": seed} | _measured(student, data, name))
     print(table(done), *lead(done, default_row(experiment)), sep="\n")
+    return done
+
+
+def _measured(student: Experiment, data: LongTailedData, name: str) -> dict:
+    """Train the row's student, or the teacher alone: what it scores, and how it was made."""
+    role = "teacher" if name.startswith(ALONE) else "student"
+    content = train(student, data, role)[1]
+    metrics = content["metrics"]
+    jobs = (role, "calibrate") if "temperature" in metrics else (role,)
+    row: dict[str, Any] = {"command": command(student, jobs)}
+    row |= {split: scores(metrics[split]) for split in ("validation", "test")}
+    row |= {key: metrics[key] for key in ("seconds", "parameters")}
+    # a table is filled over days, not always on one machine
+    row |= {"machine": metrics.get("machine", machine())}
+    return row | {"versions": content.get("versions", versions())}
+
+
+def _rows_of(file: Path) -> list[dict]:
+    return read_json(file)["rows"] if file.exists() else []
+
+
+def _add(file: Path, about: dict, row: dict) -> list[dict]:
+    """Add a row to the table on the disk, where another process may have added some; return all."""
+    with claimed(file, "The writing of the ablation's table", wait=True):
+        known = row["row"], row["seed"]
+        done = [r for r in _rows_of(file) if (r["row"], r["seed"]) != known] + [row]
+        write_json(file, about | {"rows": done})
     return done
 
 
@@ -172,7 +198,8 @@ def deviation(values: list[float]) -> float:
 
 def default_row(experiment: Experiment) -> str | None:
     """The row that is the experiment itself, None if there is none."""
-    same = (name for name, f in rows().items() if replace(experiment, **f) == experiment)
+    table = rows(teacher_width=experiment.teacher_width)
+    same = (name for name, f in table.items() if replace(experiment, **f) == experiment)
     return next((name for name in same if not name.startswith(ALONE)), None)
 
 

@@ -26,11 +26,12 @@ from .checkpoints import save_checkpoint, versions
 from .evaluation import evaluate_network, predict
 from .experiments import SCHEDULES, Experiment, home
 from .files import write_json
+from .initial import new_network
 from .longtail import GROUPS
 from .networks import PatchNetwork
 from .processes import start
 from .provenance import machine
-from .runs import new_network, state_file, trainer_for
+from .runs import trainer_for
 from .timing import alternate, median, print_table, spread, synthetic
 
 RESNET32_GFLOP = 0.417  # an image of 32 × 32 pixels, forward and backward
@@ -63,15 +64,14 @@ def time_to_accuracy(seeds: int = 3) -> Iterator[dict]:
 
 
 def _one_training(name: str, experiment: Experiment, data: datasets.LongTailedData) -> dict:
-    state = state_file(experiment, "teacher")
-    state.unlink(missing_ok=True)  # from scratch
-    begin = time.perf_counter()
-    trainer = trainer_for(experiment, data, "teacher")
-    trainer.fit()
-    trained = time.perf_counter() - begin
-    scores = evaluate_network(trainer.plain, data.test, data.groups)
-    seconds = time.perf_counter() - begin
-    state.unlink()
+    with tempfile.TemporaryDirectory() as folder:
+        begin = time.perf_counter()
+        trainer = trainer_for(experiment, data, "teacher")
+        trainer.state_file = Path(folder) / "state.pth"  # from scratch
+        trainer.fit()
+        trained = time.perf_counter() - begin
+        scores = evaluate_network(trainer.plain, data.test, data.groups)
+        seconds = time.perf_counter() - begin
     epochs = experiment.schedule.epochs
     return {
         "network": name,

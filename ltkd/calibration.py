@@ -5,11 +5,12 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch.nn import functional as F
 
-from .checkpoints import load_checkpoint, network_from, write_checkpoint
+from .checkpoints import network_from, write_checkpoint
 from .datasets import LongTailedData
 from .evaluation import evaluate, evaluate_network, predict
 from .experiments import Experiment
 from .files import shown
+from .finished import trained_model
 from .runs import results
 
 
@@ -61,11 +62,11 @@ def calibrate(experiment: Experiment, data: LongTailedData) -> float:
     Returns the temperature. It is kept in the model file's metrics (the product, if this is done
     more than once), and results.json is written again if there is one. The teacher stays as it is,
     since students learn from its logits. A file in half precision becomes one in full; it can be
-    halved again. Raises CheckpointError where a model is missing, ValueError where there is no such
-    temperature.
+    halved again. Raises CheckpointError where a model is missing or of other data, ValueError where
+    there is no such temperature.
     """
-    path, classes = experiment.model_file("student"), len(data.class_names)
-    network, content = load_checkpoint(path, classes)
+    path = experiment.model_file("student")
+    network, content = trained_model(experiment, data, "student")
     logits = predict(network, data.validation.images)
     found = temperature(logits, data.validation.labels)
     content = cooled(content, found)

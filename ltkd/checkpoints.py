@@ -12,11 +12,11 @@ from .experiments import Experiment
 from .files import write_atomically
 from .longtail import GROUPS
 from .networks import PatchNetwork, ResNet
+from .options import LARGEST_IMAGE
 
 FORMAT = "ltkd-model"
 VERSION = 1
 LARGE = 2**25  # weights: 128 MiB
-LARGEST_IMAGE = 4096  # pixels a side
 
 
 class CheckpointError(Exception):
@@ -56,6 +56,7 @@ def save_checkpoint(
         "normalisation": {name: network.settings[name] for name in ("mean", "std")},
         "class_names": list(data.class_names),
         "counts": data.counts.tolist(),
+        "data": data.fingerprint,
         "groups": {name: mask.tolist() for name, mask in data.groups.items()},
         "experiment": experiment.as_dict(),
         "metrics": metrics,
@@ -70,7 +71,7 @@ def write_checkpoint(path: Path, content: dict) -> None:
 
 
 def halved(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The weights in float16; vectors (biases, BatchNorm) are few and stay as they are.
+    """The weights in float16; vectors (biases, BatchNorm's) are few and stay as they are.
 
     >>> halved({"weight": torch.ones(2, 2), "bias": torch.ones(2)})["weight"].dtype
     torch.float16
@@ -108,6 +109,7 @@ def load_checkpoint(path: Path, classes: int | None = None) -> tuple[PatchNetwor
     path = Path(path)
     content = _read(path)
     try:
+        _check_size(content["weights"], path)
         content["weights"] = _whole(content["weights"])
         _check_shapes(content)
         _check_parts(content)
@@ -124,6 +126,15 @@ def load_checkpoint(path: Path, classes: int | None = None) -> tuple[PatchNetwor
             f"of this experiment, or train one."
         )
     return network.eval(), content
+
+
+def _check_size(weights: dict[str, torch.Tensor], path: Path) -> None:
+    """Raise ValueError where the weights are more than the file holds.
+
+    A tensor can be a view that shows one number a billion times.
+    """
+    if sum(v.numel() * v.element_size() for v in weights.values()) > path.stat().st_size:
+        raise ValueError("more weights than the file holds")
 
 
 def _check_shapes(content: dict) -> None:

@@ -1,5 +1,6 @@
 """Built data sets: cut, read and saved once, in one file; photographs in a second one."""
 
+import hashlib
 import json
 import zipfile
 from dataclasses import dataclass, replace
@@ -46,6 +47,16 @@ class LongTailedData:
     def counts(self) -> np.ndarray:
         """Training images per class, int64 (C,)."""
         return np.bincount(self.train.labels, minlength=len(self.class_names))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of which image is in which split: another one where an image came, went or moved."""
+        digest = hashlib.sha256()
+        for split in SPLITS:
+            part = getattr(self, split)
+            known = [split, part.sources.tolist(), part.labels.tolist()]
+            digest.update(json.dumps(known).encode())
+        return digest.hexdigest()[:16]
 
     @property
     def head(self) -> np.ndarray:

@@ -5,12 +5,13 @@ the named one it came from, so two different experiments never share a file.
 """
 
 import os
+import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from .naming import CUT_TAGS, DATA_TAGS, STUDENT_TAGS, TEACHER_TAGS, changes, schedule_changes, stem
-from .options import chosen
+from .options import check, chosen
 from .schedules import SCHEDULES, Schedule
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -22,7 +23,6 @@ def home() -> Path:
 
 
 ROLES = ("teacher", "student")
-PROFILES = ("exponential", "step", "natural")
 
 
 @dataclass(frozen=True)
@@ -68,24 +68,7 @@ class Experiment:
     expected: str = ""  # the result and run time to expect
 
     def __post_init__(self):
-        if self.profile not in PROFILES:
-            raise ValueError(
-                f"Unknown profile {self.profile!r}; choose one of {', '.join(PROFILES)}."
-            )
-        if not self.imbalance_factor >= 1:
-            raise ValueError(f"The imbalance factor is at least 1, not {self.imbalance_factor}.")
-        if self.image_size < 1 or self.seed < 0 or self.split_seed < 0:
-            raise ValueError(
-                f"An image has at least 1 pixel a side and seeds are not negative, unlike "
-                f"image_size {self.image_size}, seed {self.seed}, split_seed {self.split_seed}."
-            )
-        if self.weights not in (None, "imagenet"):
-            raise ValueError(f"The weights are imagenet or not given, not {self.weights!r}.")
-        if self.weights and self.backbone == "resnet":
-            raise ValueError(
-                "There are no ImageNet weights for the small ResNet: choose a backbone of "
-                "torchvision, such as resnet18."
-            )
+        check(self)
 
     @classmethod
     def named(cls, name: str) -> "Experiment":
@@ -131,6 +114,8 @@ class Experiment:
         options : those of OPTIONS. One that is not given, or None, is taken from the environment
             variable LTKD_<OPTION>, where that is set. Other fields can be given too.
 
+        Raises ValueError for an unknown name, and for options that do not fit.
+
         >>> Experiment.choose("cifar10-lt", epochs=2).name
         'cifar10-lt-epochs2'
         """
@@ -139,6 +124,12 @@ class Experiment:
         else:
             experiment = cls.named(name)
         fields = chosen(options)
+        natural = fields.get("profile", experiment.profile) == "natural"
+        if natural and "imbalance_factor" in fields:
+            raise ValueError(
+                "The profile natural keeps every image, so an imbalance factor changes nothing: "
+                "choose the profile exponential or step, or leave the factor out."
+            )
         schedule = experiment.usual_schedule(fields.pop("schedule", experiment.schedule.name))
         epochs = fields.pop("epochs", schedule.epochs)
         return replace(experiment, schedule=replace(schedule, epochs=epochs), **fields)
@@ -221,6 +212,8 @@ class Experiment:
             plan: dict[str, Any] = {
                 k: tuple(v) if isinstance(v, list) else v for k, v in values["schedule"].items()
             }
+            if not re.fullmatch(r"folder:.*|[\w.-]*\w", values["base"], re.DOTALL):
+                raise KeyError("base")  # it may be anybody's, and folders are named after it
             return cls(**values | {"schedule": Schedule(**plan)})
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"This does not describe an experiment: {error}.") from error

@@ -114,7 +114,19 @@ def write_json(path: Path, value: dict) -> None:
     """Write `value` as readable JSON, atomically: a list of numbers takes one line."""
     text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
     text = re.sub(r"\[\n([^][{}\"]*)\]", lambda found: f"[{' '.join(found[1].split())}]", text)
-    write_atomically(path, lambda file: file.write(text.encode()))
+    # a folder's name may hold bytes that are no text: they become escapes, which JSON knows
+    write_atomically(path, lambda file: file.write(text.encode(errors="backslashreplace")))
+
+
+def read_json(path: Path) -> dict:
+    """What `write_json` wrote. Raises ValueError where the file is damaged."""
+    try:
+        value = json.loads(path.read_text("utf-8"))
+        if not isinstance(value, dict):
+            raise ValueError("no object")
+    except ValueError as error:
+        raise ValueError(f"{shown(path)} is damaged ({error}): restore or delete it.") from error
+    return value
 
 
 def shown(path: Path) -> str:

@@ -10,6 +10,8 @@ from .naming import STUDENT_TAGS
 from .networks import PatchNetwork
 from .processes import say
 
+APART = ("expected", "folder", "base")  # of an experiment's fields: they change no training
+
 
 def finished(
     experiment: Experiment, data: LongTailedData, role: str
@@ -26,12 +28,36 @@ def finished(
     except CheckpointError as error:
         say(f"{error} It is trained again now.")
         return None
-    same_classes = content["class_names"] == list(data.class_names)
-    same = same_classes and content["counts"] == data.counts.tolist()
+    same = _same_data(content, data)
     if not (same and _same_training(content["experiment"], experiment, role)):
         say(f"{shown(path)} is of another experiment or other data: it is trained again now.")
         return None
     return network, content
+
+
+def trained_model(
+    experiment: Experiment, data: LongTailedData, role: str
+) -> tuple[PatchNetwork, dict]:
+    """The experiment's trained model and its file's content, to be evaluated on `data`.
+
+    Raises CheckpointError where it is missing, damaged, or was trained on another cut: its training
+    images could be among the test images now.
+    """
+    path = experiment.model_file(role)
+    network, content = load_checkpoint(path, len(data.class_names))
+    if not _same_data(content, data):
+        raise CheckpointError(
+            f"{path} was trained on other images than the data set holds now, so it cannot be "
+            f"evaluated on it: train the {role} again."
+        )
+    return network, content
+
+
+def _same_data(content: dict, data: LongTailedData) -> bool:
+    """Whether a model was trained on this cut; files of before fingerprints tell their counts."""
+    same_classes = content["class_names"] == list(data.class_names)
+    same_counts = content["counts"] == data.counts.tolist()
+    return same_classes and same_counts and content.get("data") in (None, data.fingerprint)
 
 
 def _same_training(stored: dict, experiment: Experiment, role: str) -> bool:
@@ -43,5 +69,5 @@ def _same_training(stored: dict, experiment: Experiment, role: str) -> bool:
         found = Experiment.from_dict(stored)
     except ValueError:
         return False
-    apart = ["expected", "folder", "base", *(STUDENT_TAGS if role == "teacher" else ())]
+    apart = [*APART, *(STUDENT_TAGS if role == "teacher" else ())]
     return replace(found, **{field: getattr(experiment, field) for field in apart}) == experiment

@@ -1,10 +1,12 @@
 """Trained models in half precision, at half the size: python -m ltkd halve EXPERIMENT."""
 
-from .checkpoints import halved, load_checkpoint, write_checkpoint
+from .checkpoints import halved, write_checkpoint
 from .datasets import LongTailedData
 from .evaluation import evaluate_network
 from .experiments import ROLES, Experiment
 from .files import shown
+from .finished import trained_model
+from .runs import results
 
 TOLERANCE = 0.1  # points of accuracy on the validation images
 
@@ -13,12 +15,13 @@ def halve(experiment: Experiment, data: LongTailedData) -> dict[str, float]:
     """Store teacher and student in float16, each if its validation accuracy stays within TOLERANCE.
 
     Returns the change of each in points. Accuracies in a file that is written anew are those of the
-    model that it holds. Raises CheckpointError where a model is missing.
+    model that it holds; so are those of results.json, if there is one. Raises CheckpointError where
+    a model is missing or of other data.
     """
     changes = {}
     for role in ROLES:
         path = experiment.model_file(role)
-        network, content = load_checkpoint(path, len(data.class_names))
+        network, content = trained_model(experiment, data, role)
         before = evaluate_network(network, data.validation, data.groups)["all"]
         weights = halved(content["weights"])
         network.load_state_dict(weights)  # computes in float32, with what float16 has kept
@@ -31,4 +34,6 @@ def halve(experiment: Experiment, data: LongTailedData) -> dict[str, float]:
             write_checkpoint(path, content | {"weights": weights})
         verdict = "is in half precision now" if kept else "stays in full precision"
         print(f"{shown(path)} {verdict}: {changes[role]:+.2f} points on the validation images.")
+    if (experiment.model_folder / "results.json").exists():
+        results(experiment, data)
     return changes

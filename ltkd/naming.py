@@ -44,10 +44,10 @@ STUDENT_TAGS = {
 
 def stem(experiment: "Experiment") -> str:
     """The named experiment, or the user's folder."""
-    if experiment.folder is None:
-        return experiment.base
+    if experiment.folder is None:  # the base may come from a model file, so from anybody
+        return re.sub(r"[^\w-]+", "_", experiment.base)
     folder = Path(experiment.folder).resolve().name
-    return "folder-" + (re.sub(r"[^\w.-]+", "-", folder) or "images")
+    return "folder-" + (re.sub(r"[^\w.]+", "_", folder) or "images")  # "-" is for changes
 
 
 def changes(experiment: "Experiment", tags: dict[str, str]) -> str:
@@ -71,10 +71,11 @@ def schedule_changes(experiment: "Experiment") -> str:
 def plain(value: object) -> str:
     """A value as text, numbers as short as they can be.
 
-    >>> plain(50.0), plain("kd")
-    ('50', 'kd')
+    >>> plain(50.0), plain(1234.5678), plain("kd")
+    ('50', '1234.5678', 'kd')
     """
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    whole = isinstance(value, float) and float(f"{value:g}") == value
+    return f"{value:g}" if whole else str(value)
 
 
 def _file_name(value: object) -> str:

@@ -114,6 +114,8 @@ class ResNet(PatchNetwork):
     ):
         if depth < 8 or (depth - 2) % 6:
             raise ValueError(f"The depth of this ResNet is 6n + 2 (8, 14, 20, 32, …), not {depth}.")
+        if width < 1:
+            raise ValueError(f"The width of a ResNet is at least 1 channel, not {width}.")
         super().__init__({
             "classes": classes, "depth": depth, "width": width, "grid": grid,
             "classifier": classifier, "scale": scale, "stem_stride": stem_stride,

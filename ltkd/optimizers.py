@@ -11,7 +11,9 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of Jordan et al. (2024
 
 
 def computes_in_bfloat16(device: torch.device) -> bool:
-    """Whether the device has bfloat16 in hardware; a processor without is slower in it."""
+    """Whether the device has bfloat16 in hardware; one without is slower in it."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
 
 

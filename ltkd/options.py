@@ -1,8 +1,16 @@
 """What of an experiment can be chosen from outside: by `Experiment.choose`, variables and flags."""
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from .experiments import Experiment
+
+PROFILES = ("exponential", "step", "natural")
+LARGEST_IMAGE = 4096  # pixels a side
+# The smallest value of a field.
+LEAST = {"image_size": 1, "width": 1, "teacher_width": 1}
+LEAST |= dict.fromkeys(("seed", "split_seed", "validation", "merge_below", "bank"), 0)
 OPTIONS = {
     "epochs": int,
     "schedule": str,
@@ -51,3 +59,25 @@ def _parsed(option: str, value: object, kind: type) -> Any:
         return kind(value)
     except ValueError:
         raise ValueError(f"The option {option} cannot be {value!r}.") from None
+
+
+def check(experiment: "Experiment") -> None:
+    """Raise ValueError, in one sentence, for a value that no experiment has."""
+    if experiment.profile not in PROFILES:
+        raise ValueError(
+            f"Unknown profile {experiment.profile!r}; choose one of {', '.join(PROFILES)}."
+        )
+    if not experiment.imbalance_factor >= 1:
+        raise ValueError(f"The imbalance factor is at least 1, not {experiment.imbalance_factor}.")
+    for field, least in LEAST.items():
+        if (value := getattr(experiment, field)) < least:
+            raise ValueError(f"The {field} of an experiment is at least {least}, not {value}.")
+    if experiment.image_size > LARGEST_IMAGE:
+        raise ValueError(f"The image_size is at most {LARGEST_IMAGE}, not {experiment.image_size}.")
+    if experiment.weights not in (None, "imagenet"):
+        raise ValueError(f"The weights are imagenet or not given, not {experiment.weights!r}.")
+    if experiment.weights and experiment.backbone == "resnet":
+        raise ValueError(
+            "There are no ImageNet weights for the small ResNet: choose a backbone of "
+            "torchvision, such as resnet18."
+        )

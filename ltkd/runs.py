@@ -1,71 +1,36 @@
 """The jobs of an experiment: teacher, student, results. Notebooks and commands call these."""
 
-import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from . import processes
-from .backbones import backbone_for
-from .batches import Batches, channel_statistics
+from .batches import Batches
 from .checkpoints import load_checkpoint, save_checkpoint, versions
 from .datasets import LongTailedData, Split
 from .estimates import spoken, training_seconds
 from .evaluation import compare, evaluate, evaluate_network, predict, reliability, softmax
 from .experiments import ROLES, Experiment
-from .files import claimed, shown, write_json
-from .finished import finished
-from .networks import PatchNetwork, ResNet
+from .files import claimed, read_json, shown, write_json
+from .finished import APART, finished, trained_model
+from .initial import check_networks, new_network
+from .networks import PatchNetwork
 from .processes import say
 from .provenance import command, machine
 from .supervision import check_names, distillation_loss, mixing_for, objective_for
-from .training import Trainer, TrainingError, accelerator_for, out_of_memory, seed_epoch
+from .training import Trainer, TrainingError, accelerator_for, out_of_memory
 
-SEEDS = 10  # at most: seeds 0 to 9 of an experiment are shown together
+SEEDS = 10  # seeds 0 to 9 of an experiment are shown together
 
 
 def state_file(experiment: Experiment, role: str) -> Path:
     """Where an unfinished training is kept."""
     return experiment.model_folder / f"{role}_training.pth"
-
-
-def new_network(experiment: Experiment, data: LongTailedData, role: str) -> PatchNetwork:
-    """A network for the role with fresh weights from the experiment's seed, or ImageNet's."""
-    size, classes = experiment.image_size, len(data.class_names)
-    loss = experiment.teacher_loss if role == "teacher" else experiment.student_loss
-    settings: dict[str, Any] = {"classifier": "cosine" if loss == "ldam_drw" else "linear"}
-    settings |= dict(zip(("mean", "std"), channel_statistics(data.train.images), strict=True))
-    with torch.random.fork_rng():
-        seed_epoch(experiment.seed, role, epoch=-1 % 2**32)
-        if experiment.backbone != "resnet":
-            name, weights = experiment.backbone, experiment.weights
-            return backbone_for(name, classes, size, weights, **settings)
-        if size % 32:
-            raise ValueError(
-                f"The network needs images whose side is a multiple of 32 pixels, not {size}: "
-                f"change the experiment's image_size."
-            )
-        depth, width, stride = _shape(experiment, role)
-        return ResNet(classes, depth, width, stem_stride=stride * size // 32, **settings)
-
-
-def _shape(experiment: Experiment, role: str) -> tuple[int, int, int]:
-    """Depth, width and stem stride, at 32 pixels, of the ResNet of a role."""
-    depth, width, stride = experiment.depth, experiment.width, experiment.stem_stride
-    if role == "student":
-        return depth, width, stride
-    own_depth, own_stride = experiment.teacher_depth, experiment.teacher_stem_stride
-    return (
-        depth if own_depth is None else own_depth,
-        experiment.teacher_width,
-        stride if own_stride is None else own_stride,
-    )
 
 
 def expected_seconds(
@@ -95,6 +60,8 @@ def train(experiment: Experiment, data: LongTailedData, role: str) -> tuple[Patc
     on, OSError where the result cannot be written.
     """
     check_names(experiment, data)
+    if role == "student":
+        check_networks(experiment)
     experiment = experiment.owner(role)
     path = experiment.model_file(role)
     done = finished(experiment, data, role)
@@ -131,6 +98,7 @@ def _train(
         "validation": evaluate_network(network, data.validation, data.groups),
         "seconds": seconds,
         "parameters": sum(p.numel() for p in network.parameters()),
+        "machine": machine(),
     }
     if processes.is_main():
         save_checkpoint(path, network, data, experiment, role, metrics, history)
@@ -150,7 +118,8 @@ def _memory_explained(experiment: Experiment) -> Iterator[None]:
         raise TrainingError(
             f"The memory is used up: lower the schedule's batch_size (now "
             f"{experiment.schedule.batch_size}), or image_size ({experiment.image_size}) or width "
-            f"({experiment.width}). What was saved before is kept."
+            f"(teacher {experiment.teacher_width}, student {experiment.width}). What was saved "
+            f"before is kept."
         ) from error
 
 
@@ -181,6 +150,7 @@ def trainer_for(
     """
     accelerator = accelerator_for(experiment.schedule.precision)
     schedule = experiment.schedule
+    trained_by = {k: v for k, v in experiment.as_dict().items() if k not in APART}
     if teacher is not None:
         teacher = teacher.to(accelerator.device).to(memory_format=torch.channels_last).eval()
     batches = Batches(
@@ -198,7 +168,7 @@ def trainer_for(
         schedule,
         accelerator,
         state_file(experiment, role),
-        {"experiment": experiment.as_dict(), "counts": data.counts.tolist(), "role": role},
+        {"experiment": trained_by, "data": data.fingerprint, "role": role},
         experiment.seed,
         role,
         experiment.bank if role == "student" else 0,
@@ -210,14 +180,17 @@ def results(experiment: Experiment, data: LongTailedData) -> dict:
 
     Returns what was written: for each role its scores, parameters, training time and, where it is
     calibrated, temperature; the paired comparison; the mean posterior, with which one image's patch
-    weights can be had without the training images; the experiment, command, machine and versions
-    they come from; and, per seed, the scores of all seeds of this experiment that have been
-    evaluated.
+    weights can be had without the training images; the experiment, the command, and the machine and
+    versions that trained the student; and, per seed, the scores of all seeds of this experiment
+    that have been evaluated.
+
+    Raises CheckpointError where a model is missing, or is of other images than `data`.
     """
     summary: dict = {"experiment": experiment.as_dict(), "counts": data.counts.tolist()}
+    summary["data"] = data.fingerprint
     logits, networks = {}, {}
     for role in ROLES:
-        network, content = load_checkpoint(experiment.model_file(role), len(data.class_names))
+        network, content = trained_model(experiment, data, role)
         networks[role], logits[role] = network, predict(network, data.test.images)
         summary[role] = evaluate(logits[role], data.test.labels, data.groups)
         kept = "seconds", "parameters", "temperature"
@@ -233,8 +206,8 @@ def results(experiment: Experiment, data: LongTailedData) -> dict:
     summary["test_images"], summary["remark"] = len(data.test.labels), data.remark
     calibrated = ["calibrate"] if "temperature" in summary["student"] else []
     summary["command"] = command(experiment, ("student", *calibrated, "evaluate"))
-    summary["machine"] = machine()
-    summary["versions"] = versions()
+    summary["machine"] = content["metrics"].get("machine", machine())
+    summary["versions"] = content.get("versions", versions())
     summary["seeds"] = _seeds(experiment, summary)
     write_json(experiment.model_folder / "results.json", summary)
     return summary
@@ -243,14 +216,11 @@ def results(experiment: Experiment, data: LongTailedData) -> dict:
 def _seeds(experiment: Experiment, summary: dict) -> list[dict]:
     """What the same experiment gave with every seed that is evaluated, this one included."""
     rows = []
-    for seed in range(SEEDS):
+    for seed in sorted({*range(SEEDS), experiment.seed}):
         file = replace(experiment, seed=seed).model_folder / "results.json"
-        if seed == experiment.seed:
-            found = summary
-        elif file.exists():
-            found = json.loads(file.read_text())
-        else:
-            continue
+        found = summary if seed == experiment.seed else read_json(file) if file.exists() else {}
+        if any(found.get(key) != summary[key] for key in ("counts", "test_images")):
+            continue  # not there, or of other images
         row = {"seed": seed, "command": found["command"], "machine": found["machine"]}
         row |= {"versions": found["versions"]}
         kept = "all", "groups", "calibration_error", "seconds", "parameters"

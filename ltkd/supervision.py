@@ -150,8 +150,10 @@ def _teacher_outputs(experiment, data, teacher, accelerator, batches):
         return lambda images, step: forward(images)
     fields = "batch_size", "augment", "small", "epochs"
     identity = {field: getattr(schedule, field) for field in fields}
-    identity |= {"seed": experiment.seed, "data": data.name, "processes": processes.count()}
-    identity |= {"mix": experiment.student_mix}
+    identity |= {"seed": experiment.seed, "data": data.fingerprint, "processes": processes.count()}
+    # what else draws numbers between two batches, and so moves the augmentations
+    recipe = recipe_named(experiment.distillation)
+    identity |= {"mix": experiment.student_mix, "control": recipe.control}
     folder = bank_folder(experiment.built_file.parent, teacher, identity)
     bank = TeacherBank(forward, folder, experiment.bank, batches)
     return lambda images, step: bank(images, step.epoch, step.index)

@@ -101,7 +101,7 @@ def models(digits, quick):
 
     from ltkd.checkpoints import save_checkpoint
     from ltkd.gallery import save_predefined_images
-    from ltkd.runs import new_network
+    from ltkd.initial import new_network
 
     for role in ROLES:
         network = new_network(quick, digits, role).eval()

@@ -17,6 +17,7 @@ from ltkd.ablation import (
     table,
 )
 from ltkd.experiments import Experiment
+from ltkd.files import write_json
 from ltkd.mixing import MIXES
 from ltkd.objectives import RECIPES
 from ltkd.runs import train
@@ -134,6 +135,34 @@ def test_it_trains_what_is_missing_and_keeps_the_rest(digits, quick, home, monke
     assert [e.student_mix for e in trained] == ["tail_cutmix"]
     assert {row["row"] for row in again} == {row["row"] for row in first}
     assert "none, cutmix" in capsys.readouterr().out
+
+
+def test_two_tables_at_once_keep_each_others_rows(digits, quick, monkeypatch):
+    """A second process adds its row while the first one trains."""
+    file, train = quick.model_folder / "ablation.json", module.train
+    theirs = {"row": "theirs", "seed": 0, "validation": {"all": 1.0}, "test": {"all": 1.0}}
+
+    def beside(*arguments):
+        write_json(file, {"rows": [theirs]})
+        return train(*arguments)
+
+    monkeypatch.setattr(module, "build", lambda experiment: digits)
+    monkeypatch.setattr(module, "train", beside)
+    monkeypatch.setattr(module, "lead", lambda *found: [])
+    found = ablation(quick, seeds=1, patterns=["none", "none, no such mix"])
+    assert [row["row"] for row in found] == ["theirs", "none"]
+    content = json.loads(file.read_text())
+    assert content["rows"] == found
+    words = "ablation digits-lt --epochs 1 --seeds 1 --rows none 'none, no such mix'"
+    assert content["command"] == f"python -m ltkd {words}"
+
+
+def test_a_wider_teacher_is_twice_as_wide_as_the_usual_one(monkeypatch):
+    for name, width in (("cifar100-lt", 32), ("stanford-cars-lt", 64)):
+        experiment = Experiment.named(name)
+        table = rows("teacher alone*", teacher_width=experiment.teacher_width)
+        widths = [replace(experiment, **fields).teacher_width for fields in table.values()]
+        assert widths == [width // 2, width // 2, width]
 
 
 def test_a_teacher_alone_is_a_row(digits, quick, home, monkeypatch):

@@ -7,6 +7,7 @@ import pytest
 
 from ltkd import benchmark
 from ltkd.__main__ import main
+from ltkd.runs import state_file
 
 
 def test_jobs_are_called_in_turn_and_the_first_call_is_not_timed():
@@ -56,6 +57,18 @@ def test_results_are_printed_and_written_with_their_command(home, capsys, monkey
     assert written["rows"] == rows and written["machine"]["cores"] >= 1
 
 
+def test_an_unfinished_teacher_is_left_alone(digits, quick, home, monkeypatch):
+    state = state_file(quick, "teacher")
+    state.parent.mkdir(parents=True)
+    state.write_bytes(b"of somebody who trains the same")
+    row = benchmark._one_training("x", quick, digits)
+    assert row["epochs"] == 1 and row["accuracy"] > 0
+    assert state.read_bytes() == b"of somebody who trains the same"
+    assert list(state.parent.iterdir()) == [state]
+
+
 def test_seeds_belong_to_time_to_accuracy(capsys):
+    assert main(["benchmark", "time-to-accuracy", "--seeds", "0"]) == 1
+    assert "--seeds is at least 1, not 0" in capsys.readouterr().err
     assert main(["benchmark", "step", "--seeds", "2"]) == 1
     assert "--seeds is an option of time-to-accuracy alone" in capsys.readouterr().err

@@ -213,6 +213,20 @@ def test_numbers_of_another_kind(saved):
     assert "its parts do not fit each other" in refused(saved[0])
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.float16])
+def test_one_number_that_is_shown_a_billion_times_is_refused(saved, kind):
+    """A view has a shape that the file need not hold."""
+    settings = torch.load(saved[0], weights_only=True)["network"] | {"width": 400}
+    wanted = checkpoints.network_from(settings).state_dict()
+    weights = {
+        name: torch.zeros((), dtype=kind if v.is_floating_point() else v.dtype).expand(v.shape)
+        for name, v in wanted.items()
+    }
+    change(saved[0], network=settings, weights=weights)
+    assert saved[0].stat().st_size < 10**6
+    assert "damaged" in refused(saved[0])
+
+
 def test_a_packed_file_is_not_unpacked(saved):
     """ltkd packs nothing. A thousandfold packed one would fill the memory."""
     with zipfile.ZipFile(saved[0]) as archive:

@@ -130,6 +130,20 @@ def test_what_a_user_can_mend_is_one_sentence(capsys, tmp_path):
     assert "the factor can be 110 at most" in error
 
 
+def test_used_up_memory_is_one_sentence(capsys, monkeypatch):
+    def full(experiment):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("ltkd.datasets.build", full)
+    assert "choose a smaller image_size" in failed(capsys, "build", "digits-lt")
+
+
+def test_seeds_of_the_ablation(capsys):
+    assert "--seeds is at least 1, not 0" in failed(capsys, "ablation", "digits-lt", "--seeds", "0")
+    error = failed(capsys, "ablation", "digits-lt", "--seed", "5")
+    assert "say how many by --seeds, not --seed" in error
+
+
 def test_evaluate_before_training(capsys):
     error = failed(capsys, "evaluate", "digits-lt")
     assert "There is no model file" in error

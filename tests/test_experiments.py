@@ -148,7 +148,7 @@ def test_a_folder_of_ones_own(tmp_path):
     chosen = Experiment.choose(f"folder:{tmp_path}/my birds", epochs=1)
     assert (chosen.source, chosen.profile) == ("folder", "natural")
     assert chosen.folder == f"{tmp_path}/my birds"
-    assert chosen.name == "folder-my-birds-epochs1"
+    assert chosen.name == "folder-my_birds-epochs1"
     assert Experiment.from_folder("~/x").folder.endswith("/x")
     assert "~" not in Experiment.from_folder("~/x").folder
 
@@ -168,14 +168,41 @@ def test_all_fields_as_plain_values():
 @pytest.mark.parametrize(
     ("choice", "said"),
     [
-        ({"image_size": 0}, "at least 1 pixel a side .* unlike image_size 0"),
-        ({"seed": -1}, "seeds are not negative, .* seed -1"),
-        ({"split_seed": -1}, "seeds are not negative, .* split_seed -1"),
+        ({"image_size": 0}, "The image_size of an experiment is at least 1, not 0"),
+        ({"image_size": 4097}, "The image_size is at most 4096, not 4097"),
+        ({"seed": -1}, "The seed of an experiment is at least 0, not -1"),
+        ({"split_seed": -1}, "The split_seed of .* at least 0, not -1"),
+        ({"bank": -1}, "The bank of .* at least 0, not -1"),
+        ({"merge_below": -5}, "The merge_below of .* at least 0, not -5"),
+        ({"teacher_width": 0}, "The teacher_width of .* at least 1, not 0"),
+        ({"width": -4}, "The width of .* at least 1, not -4"),
     ],
 )
 def test_numbers_that_make_no_sense(choice, said):
     with pytest.raises(ValueError, match=said):
         Experiment.choose("digits-lt", **choice)
+
+
+def test_a_factor_that_would_change_nothing_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="keeps every image, so an imbalance factor changes"):
+        Experiment.choose(f"folder:{tmp_path}", imbalance_factor=50)
+    with pytest.raises(ValueError, match="keeps every image"):
+        Experiment.choose("digits-lt", profile="natural", imbalance_factor=50)
+    cut = Experiment.choose(f"folder:{tmp_path}", profile="step", imbalance_factor=50)
+    assert (cut.profile, cut.imbalance_factor) == ("step", 50)
+
+
+def test_a_folder_is_not_taken_for_a_change_of_another(tmp_path):
+    """Otherwise one's models would replace the other's."""
+    named = Experiment.choose(f"folder:{tmp_path}/birds-seed1")
+    changed = Experiment.choose(f"folder:{tmp_path}/birds", seed=1)
+    assert named.name == "folder-birds_seed1" != changed.name == "folder-birds-seed1"
+
+
+def test_the_name_of_somebody_elses_experiment_leads_nowhere(home):
+    stored = Experiment.named("digits-lt").as_dict() | {"base": "../../../etc"}
+    with pytest.raises(ValueError, match="does not describe an experiment"):
+        Experiment.from_dict(stored)
 
 
 def test_folders_that_cannot_be_looked_for(tmp_path, monkeypatch):

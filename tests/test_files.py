@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from ltkd.files import progress, shown, write_atomically, write_json
+from ltkd.files import progress, read_json, shown, write_atomically, write_json
 
 
 def test_json_comes_back_and_a_matrix_row_takes_one_line(tmp_path):
@@ -14,6 +14,18 @@ def test_json_comes_back_and_a_matrix_row_takes_one_line(tmp_path):
     text = (tmp_path / "value.json").read_text()
     assert json.loads(text) == value
     assert "[1, 2.5]" in text and "日本" in text
+
+
+def test_a_name_that_is_no_text_comes_back(tmp_path):
+    write_json(tmp_path / "value.json", {"folder": "caf\udce9"})
+    assert read_json(tmp_path / "value.json") == {"folder": "caf\udce9"}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "null", "caf\udce9"])
+def test_damaged_json_is_one_sentence(tmp_path, text):
+    (tmp_path / "value.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(ValueError, match=r"value.json is damaged \(.*\): restore or delete it\.$"):
+        read_json(tmp_path / "value.json")
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):

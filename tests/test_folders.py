@@ -202,7 +202,8 @@ def test_the_estimate_grows_with_the_work(digits, quick, shorten, monkeypatch):
 def test_the_estimate_leaves_no_trace(digits, quick):
     import torch
 
-    from ltkd.runs import expected_seconds, new_network
+    from ltkd.initial import new_network
+    from ltkd.runs import expected_seconds
     from ltkd.training import accelerator_for
 
     before = torch.get_rng_state()

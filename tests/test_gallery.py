@@ -10,8 +10,9 @@ from ltkd.datasets import build
 from ltkd.experiments import ROLES
 from ltkd.gallery import PREVIEW, gallery, mended_test_images, read_picture, save_predefined_images
 from ltkd.images import png_bytes
+from ltkd.initial import new_network
 from ltkd.overlays import ABOVE, BELOW, overlay
-from ltkd.runs import new_network, results
+from ltkd.runs import results
 from ltkd.thumbnails import captions, style
 
 METRICS = {"seconds": 1.0, "parameters": 1}

@@ -8,10 +8,15 @@ import pytest
 import torch
 
 from ltkd import runs
+from ltkd.calibration import calibrate
+from ltkd.checkpoints import CheckpointError, write_checkpoint
 from ltkd.datasets import Split
 from ltkd.evaluation import evaluate_network
 from ltkd.experiments import Experiment
+from ltkd.files import read_json, write_json
+from ltkd.finished import trained_model
 from ltkd.gallery import save_predefined_images
+from ltkd.halving import halve
 from ltkd.images import predefined_images, read_image
 from ltkd.objectives import teacher_bias
 from ltkd.training import Trainer
@@ -88,55 +93,6 @@ def test_a_teacher_is_not_mixed_by_what_needs_a_teacher(mix, digits, quick):
         runs.train(replace(quick, teacher_mix=mix), digits, "teacher")
 
 
-def test_networks_have_their_own_width_and_the_statistics_of_the_training_images(digits, quick):
-    experiment = replace(quick, width=8, teacher_width=24)
-    mean, std = digits.train.images.mean((0, 2, 3)), digits.train.images.std((0, 2, 3))
-    for role, width in (("teacher", 24), ("student", 8)):
-        network = runs.new_network(experiment, digits, role)
-        assert network.settings["width"] == width
-        assert np.allclose(network.mean.flatten(), mean, rtol=1e-4)
-        assert np.allclose(network.std.flatten(), std, rtol=1e-4)
-    assert not np.allclose(mean, digits.test.images.mean((0, 2, 3)), rtol=1e-4)
-
-
-def test_the_teacher_has_a_depth_and_a_stride_of_its_own_where_they_are_given(digits, quick):
-    experiment = replace(quick, teacher_depth=14, teacher_stem_stride=2)
-    shapes = {
-        role: (network.settings["depth"], network.settings["stem_stride"])
-        for role in ("teacher", "student")
-        for network in [runs.new_network(experiment, digits, role)]
-    }
-    assert shapes == {"teacher": (14, 2), "student": (quick.depth, 1)}
-    larger = replace(experiment, image_size=64)
-    assert runs.new_network(larger, digits, "teacher").settings["stem_stride"] == 4
-    assert runs.new_network(larger, digits, "student").settings["stem_stride"] == 2
-
-
-@pytest.mark.parametrize("option", ["teacher_depth", "teacher_stem_stride"])
-def test_nothing_is_no_depth_and_no_stride(digits, quick, option):
-    with pytest.raises(ValueError, match=r"not 0\."):
-        runs.new_network(replace(quick, **{option: 0}), digits, "teacher")
-
-
-def test_every_seed_and_role_starts_from_weights_of_its_own(digits, quick):
-    networks = [
-        runs.new_network(replace(quick, seed=seed), digits, role)
-        for seed, role in ((0, "teacher"), (1, "teacher"), (0, "student"), (0, "teacher"))
-    ]
-    first, *others, again = (network.classifier.weight for network in networks)
-    assert torch.equal(first, again)
-    assert not any(torch.equal(first, other) for other in others)
-
-
-def test_larger_images_have_a_stem_of_a_larger_stride(digits, quick):
-    sizes = {32: 1, 64: 2, 224: 7}
-    for size, stride in sizes.items():
-        network = runs.new_network(replace(quick, image_size=size), digits, "teacher")
-        assert network.settings["stem_stride"] == stride
-    with pytest.raises(ValueError, match="multiple of 32 pixels, not 40"):
-        runs.new_network(replace(quick, image_size=40), digits, "teacher")
-
-
 def test_a_model_of_another_schedule_or_of_other_counts_is_not_taken(digits, quick, capsys):
     """Though it lies where this one would."""
     other = replace(quick, schedule=replace(quick.schedule, learning_rate=1e-3))
@@ -147,7 +103,69 @@ def test_a_model_of_another_schedule_or_of_other_counts_is_not_taken(digits, qui
     assert runs.train(other, digits, "teacher")[1]["experiment"] == other.as_dict()
     fewer = replace(digits, train=Split(*(field[1:] for field in digits.train)))
     assert runs.train(quick, fewer, "teacher")[1]["counts"] == fewer.counts.tolist()
-    assert capsys.readouterr().out.count("is of another experiment or other data") == 2
+    exchanged = swapped(fewer)
+    assert runs.train(quick, exchanged, "teacher")[1]["data"] == exchanged.fingerprint
+    assert capsys.readouterr().out.count("is of another experiment or other data") == 3
+
+
+def swapped(data):
+    """The same counts, but a training image and a test image of one class in each other's place."""
+    train, test = (Split(*(field.copy() for field in part)) for part in (data.train, data.test))
+    row = int(np.flatnonzero(test.labels == train.labels[0])[0])
+    for ours, theirs in zip(train, test, strict=True):
+        ours[0], theirs[row] = theirs[row].copy(), ours[0].copy()
+    return replace(data, train=train, test=test)
+
+
+@pytest.mark.parametrize("job", [runs.results, calibrate, halve])
+def test_no_model_is_evaluated_on_images_that_it_was_trained_on(trained, digits, job):
+    before = {f.name: f.read_bytes() for f in trained.model_folder.iterdir()}
+    with pytest.raises(CheckpointError, match="trained on other images than the data set holds"):
+        job(trained, swapped(digits))
+    assert {f.name: f.read_bytes() for f in trained.model_folder.iterdir()} == before
+
+
+def test_files_of_before_fingerprints_are_known_by_their_counts(trained, digits):
+    path = trained.model_file("student")
+    content = torch.load(path, weights_only=True)
+    del content["data"]
+    write_checkpoint(path, content)
+    runs.results(trained, digits)
+    fewer = replace(digits, train=Split(*(field[1:] for field in digits.train)))
+    with pytest.raises(CheckpointError, match="trained on other images"):
+        trained_model(trained, fewer, "student")
+
+
+def test_an_interrupted_training_goes_on_wherever_its_folder_is_called(digits, quick):
+    """But not on other images."""
+
+    def identity(data=digits, **changes):
+        return runs.trainer_for(replace(quick, **changes), data, "teacher").identity
+
+    assert identity() == identity(folder="/elsewhere/birds", expected="another text")
+    assert identity() != identity(data=swapped(digits))
+    assert identity() != identity(seed=1)
+
+
+def test_seeds_of_other_images_are_not_shown_together(trained, digits):
+    other = replace(trained, seed=1)
+    shutil.copytree(trained.model_folder, other.model_folder)
+    runs.results(other, digits)
+    assert [row["seed"] for row in runs.results(trained, digits)["seeds"]] == [0, 1]
+    file = other.model_folder / "results.json"
+    write_json(file, read_json(file) | {"counts": [1] * 10})
+    assert [row["seed"] for row in runs.results(trained, digits)["seeds"]] == [0]
+
+
+def test_a_seed_above_nine_is_shown_too(trained, digits):
+    late = replace(trained, seed=12)
+    shutil.copytree(trained.model_folder, late.model_folder)
+    assert [row["seed"] for row in runs.results(late, digits)["seeds"]] == [12]
+
+
+def test_results_name_the_machine_that_trained(trained, digits, monkeypatch):
+    monkeypatch.setattr(runs, "machine", lambda: {"device": "another one"})
+    assert runs.results(trained, digits)["machine"]["device"] != "another one"
 
 
 def test_metrics_are_those_of_the_splits_that_they_name(digits, quick):

@@ -7,7 +7,8 @@ import pytest
 
 from ltkd import shipped
 from ltkd.checkpoints import save_checkpoint
-from ltkd.runs import new_network, results
+from ltkd.initial import new_network
+from ltkd.runs import results
 
 
 @pytest.fixture

@@ -9,10 +9,11 @@ from torch.nn import functional as F
 from ltkd import supervision
 from ltkd.distillation import kd
 from ltkd.experiments import Experiment
+from ltkd.initial import new_network
 from ltkd.losses import ClassLoss
 from ltkd.mixing import Batch, crop_patches, local_crops, plain
 from ltkd.networks import image_logits
-from ltkd.runs import new_network, trainer_for
+from ltkd.runs import trainer_for
 from ltkd.supervision import distillation_loss, mixing_for, objective_for
 from ltkd.training import Step, accelerator_for
 
@@ -92,10 +93,11 @@ def test_another_seed_has_a_bank_of_its_own(digits, quick, batch, monkeypatch):
         return lambda images, epoch, index: forward(images)
 
     monkeypatch.setattr("ltkd.supervision.TeacherBank", bank)
-    for seed in (0, 1, 1):
-        experiment = replace(quick, distillation="kd", bank=1, seed=seed)
+    for seed, recipe in ((0, "kd"), (1, "kd"), (1, "kd"), (1, "shuffled"), (1, "uniform")):
+        experiment = replace(quick, distillation=recipe, bank=1, seed=seed)
         terms_of(experiment, digits, batch, teacher)
-    assert folders[0] != folders[1] == folders[2]
+    assert folders[0] != folders[1] == folders[2] == folders[4]
+    assert folders[3] not in (folders[0], folders[1])  # it draws numbers between the batches
 
 
 def test_of_a_crop_the_teacher_sees_the_whole_and_says_what_the_crop_shows(digits, quick):

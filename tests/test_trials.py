@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from ltkd.evaluation import predict
+from ltkd.initial import new_network
 from ltkd.networks import ResNet
-from ltkd.runs import new_network
 from ltkd.trials import trial
 
 
