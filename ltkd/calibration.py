@@ -11,7 +11,7 @@ from .evaluation import evaluate, evaluate_network, predict
 from .experiments import Experiment
 from .files import shown
 from .finished import trained_model
-from .runs import results
+from .runs import renew_results
 
 
 def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -66,6 +66,7 @@ def calibrate(experiment: Experiment, data: LongTailedData) -> float:
     there is no such temperature.
     """
     path = experiment.model_file("student")
+    trained_model(experiment, data, "teacher")  # results.json needs it: missed before all is done
     network, content = trained_model(experiment, data, "student")
     logits = predict(network, data.validation.images)
     found = temperature(logits, data.validation.labels)
@@ -78,8 +79,7 @@ def calibrate(experiment: Experiment, data: LongTailedData) -> float:
         "temperature": found * content["metrics"].get("temperature", 1.0),
     }
     write_checkpoint(path, content)
-    if (experiment.model_folder / "results.json").exists():
-        results(experiment, data)
+    renew_results(experiment, data)
     before = evaluate(logits, data.validation.labels, data.groups)["calibration_error"]
     print(
         f"{shown(path)}: temperature {found:.3f}; calibration error on the validation images "

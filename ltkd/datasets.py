@@ -50,13 +50,15 @@ class LongTailedData:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of which image is in which split: another one where an image came, went or moved."""
-        digest = hashlib.sha256()
+        """Of which image is in which split: another one where an image came, went or moved.
+
+        In whatever order: a cut that is read from its file may have another one.
+        """
+        members = []
         for split in SPLITS:
-            part = getattr(self, split)
-            known = [split, part.sources.tolist(), part.labels.tolist()]
-            digest.update(json.dumps(known).encode())
-        return digest.hexdigest()[:16]
+            _, labels, sources = getattr(self, split)
+            members += [(split, str(s), int(c)) for s, c in zip(sources, labels, strict=True)]
+        return hashlib.sha256(json.dumps(sorted(members)).encode()).hexdigest()[:16]
 
     @property
     def head(self) -> np.ndarray:

@@ -5,7 +5,6 @@ the named one it came from, so two different experiments never share a file.
 """
 
 import os
-import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -124,8 +123,9 @@ class Experiment:
         else:
             experiment = cls.named(name)
         fields = chosen(options)
+        factor = fields.get("imbalance_factor", experiment.imbalance_factor)
         natural = fields.get("profile", experiment.profile) == "natural"
-        if natural and "imbalance_factor" in fields:
+        if natural and factor != experiment.imbalance_factor:
             raise ValueError(
                 "The profile natural keeps every image, so an imbalance factor changes nothing: "
                 "choose the profile exponential or step, or leave the factor out."
@@ -189,6 +189,10 @@ class Experiment:
         return home() / "saved_model" / self.name
 
     @property
+    def results_file(self) -> Path:
+        return self.model_folder / "results.json"
+
+    @property
     def image_folder(self) -> Path:
         """Where the panel's predefined images are."""
         return home() / "data" / "images" / self.data_name
@@ -212,8 +216,6 @@ class Experiment:
             plan: dict[str, Any] = {
                 k: tuple(v) if isinstance(v, list) else v for k, v in values["schedule"].items()
             }
-            if not re.fullmatch(r"folder:.*|[\w.-]*\w", values["base"], re.DOTALL):
-                raise KeyError("base")  # it may be anybody's, and folders are named after it
             return cls(**values | {"schedule": Schedule(**plan)})
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"This does not describe an experiment: {error}.") from error

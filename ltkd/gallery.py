@@ -131,6 +131,8 @@ def mended_test_images(pair: ModelPair, most: int = 12) -> list[Picture]:
         return []
     if data.class_names != classes or rows.max() >= len(data.test.labels):
         return []
+    if pair.results.get("data") not in (None, data.fingerprint):  # other images since
+        return []
     images, labels, sources = (field[rows] for field in data.test)
     rarest = largest_first(data.counts)[::-1]
     chosen = [i for c in rarest for i in np.flatnonzero(labels == c)[:3]][:most]

@@ -6,7 +6,7 @@ from .evaluation import evaluate_network
 from .experiments import ROLES, Experiment
 from .files import shown
 from .finished import trained_model
-from .runs import results
+from .runs import renew_results
 
 TOLERANCE = 0.1  # points of accuracy on the validation images
 
@@ -18,10 +18,9 @@ def halve(experiment: Experiment, data: LongTailedData) -> dict[str, float]:
     model that it holds; so are those of results.json, if there is one. Raises CheckpointError where
     a model is missing or of other data.
     """
-    changes = {}
-    for role in ROLES:
+    models, changes = {role: trained_model(experiment, data, role) for role in ROLES}, {}
+    for role, (network, content) in models.items():
         path = experiment.model_file(role)
-        network, content = trained_model(experiment, data, role)
         before = evaluate_network(network, data.validation, data.groups)["all"]
         weights = halved(content["weights"])
         network.load_state_dict(weights)  # computes in float32, with what float16 has kept
@@ -34,6 +33,5 @@ def halve(experiment: Experiment, data: LongTailedData) -> dict[str, float]:
             write_checkpoint(path, content | {"weights": weights})
         verdict = "is in half precision now" if kept else "stays in full precision"
         print(f"{shown(path)} {verdict}: {changes[role]:+.2f} points on the validation images.")
-    if (experiment.model_folder / "results.json").exists():
-        results(experiment, data)
+    renew_results(experiment, data)
     return changes

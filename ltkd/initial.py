@@ -38,7 +38,8 @@ def check_networks(experiment: Experiment) -> None:
         teacher, student = (_resnet(experiment, 2, role).eval() for role in ROLES)
         if not recipe_named(experiment.distillation).patch:
             return
-        for side in {experiment.image_size, round(SMALL * experiment.image_size)}:
+        size = experiment.image_size
+        for side in (size, round(SMALL * size)) if experiment.schedule.small else (size,):
             image = torch.zeros(1, 3, side, side)
             taught, seen = teacher(image).shape[1], student(image).shape[1]
             if taught != seen:

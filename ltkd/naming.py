@@ -44,8 +44,8 @@ STUDENT_TAGS = {
 
 def stem(experiment: "Experiment") -> str:
     """The named experiment, or the user's folder."""
-    if experiment.folder is None:  # the base may come from a model file, so from anybody
-        return re.sub(r"[^\w-]+", "_", experiment.base)
+    if experiment.folder is None:
+        return experiment.base
     folder = Path(experiment.folder).resolve().name
     return "folder-" + (re.sub(r"[^\w.]+", "_", folder) or "images")  # "-" is for changes
 
@@ -64,7 +64,11 @@ def schedule_changes(experiment: "Experiment") -> str:
     changed = [
         f.name for f in fields(Schedule) if getattr(usual, f.name) != getattr(schedule, f.name)
     ]
-    tag = f"-{schedule.name}" if schedule.name != experiment.default().schedule.name else ""
+    tag = (
+        f"-{_file_name(schedule.name)}"
+        if schedule.name != experiment.default().schedule.name
+        else ""
+    )
     return tag + "".join(f"-{f}{_file_name(getattr(schedule, f))}" for f in changed)
 
 

@@ -1,13 +1,12 @@
 """Executing the notebooks from the command line."""
 
-import json
 import os
 import shutil
 import time
 from pathlib import Path
 
 from .experiments import PROJECT, Experiment
-from .files import shown, write_atomically
+from .files import read_json, shown, write_atomically
 from .options import OPTIONS
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -104,7 +103,7 @@ def without_widgets(outputs: list[dict]) -> list[dict]:
 def _closing_words(experiment: Experiment, notebooks: Path) -> None:
     from .evaluation import table
 
-    summary = json.loads((experiment.model_folder / "results.json").read_text())
+    summary = read_json(experiment.results_file)
     print(f"\nTest accuracy in percent, {experiment.name}, {summary['test_images']:,} images:\n")
     print(table({"Teacher": summary["teacher"], "Student": summary["student"]}))
     print(

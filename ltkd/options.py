@@ -1,6 +1,7 @@
 """What of an experiment can be chosen from outside: by `Experiment.choose`, variables and flags."""
 
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -9,8 +10,8 @@ if TYPE_CHECKING:
 PROFILES = ("exponential", "step", "natural")
 LARGEST_IMAGE = 4096  # pixels a side
 # The smallest value of a field.
-LEAST = {"image_size": 1, "width": 1, "teacher_width": 1}
-LEAST |= dict.fromkeys(("seed", "split_seed", "validation", "merge_below", "bank"), 0)
+LEAST = {"image_size": 1, "width": 1, "teacher_width": 1, "validation": 1}
+LEAST |= dict.fromkeys(("seed", "split_seed", "merge_below", "bank"), 0)
 OPTIONS = {
     "epochs": int,
     "schedule": str,
@@ -63,6 +64,9 @@ def _parsed(option: str, value: object, kind: type) -> Any:
 
 def check(experiment: "Experiment") -> None:
     """Raise ValueError, in one sentence, for a value that no experiment has."""
+    # folders are named after it, and a model file's may be anybody's
+    if not re.fullmatch(r"folder:.*|[\w-]+", experiment.base, re.DOTALL):
+        raise ValueError(f"An experiment is named by letters and digits, not {experiment.base!r}.")
     if experiment.profile not in PROFILES:
         raise ValueError(
             f"Unknown profile {experiment.profile!r}; choose one of {', '.join(PROFILES)}."

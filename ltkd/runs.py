@@ -188,13 +188,13 @@ def results(experiment: Experiment, data: LongTailedData) -> dict:
     """
     summary: dict = {"experiment": experiment.as_dict(), "counts": data.counts.tolist()}
     summary["data"] = data.fingerprint
-    logits, networks = {}, {}
+    logits, networks, contents = {}, {}, {}
     for role in ROLES:
-        network, content = trained_model(experiment, data, role)
-        networks[role], logits[role] = network, predict(network, data.test.images)
+        networks[role], contents[role] = trained_model(experiment, data, role)
+        logits[role] = predict(networks[role], data.test.images)
         summary[role] = evaluate(logits[role], data.test.labels, data.groups)
         kept = "seconds", "parameters", "temperature"
-        summary[role] |= {k: v for k, v in content["metrics"].items() if k in kept}
+        summary[role] |= {k: v for k, v in contents[role]["metrics"].items() if k in kept}
         curve = reliability(softmax(logits[role]), data.test.labels)
         for axis in ("accuracy", "confidence"):  # JSON knows no NaN, the value of an empty bin
             curve[axis] = [None if math.isnan(value) else value for value in curve[axis]]
@@ -206,20 +206,34 @@ def results(experiment: Experiment, data: LongTailedData) -> dict:
     summary["test_images"], summary["remark"] = len(data.test.labels), data.remark
     calibrated = ["calibrate"] if "temperature" in summary["student"] else []
     summary["command"] = command(experiment, ("student", *calibrated, "evaluate"))
-    summary["machine"] = content["metrics"].get("machine", machine())
-    summary["versions"] = content.get("versions", versions())
+    summary["machine"] = _trained_on(experiment, contents["student"]["metrics"])
+    summary["versions"] = contents["student"].get("versions", versions())
     summary["seeds"] = _seeds(experiment, summary)
-    write_json(experiment.model_folder / "results.json", summary)
+    write_json(experiment.results_file, summary)
     return summary
+
+
+def renew_results(experiment: Experiment, data: LongTailedData) -> None:
+    """Write results.json again, if there is one, for models that were changed."""
+    if experiment.results_file.exists():
+        results(experiment, data)
+
+
+def _trained_on(experiment: Experiment, metrics: dict) -> dict:
+    """The machine that trained; of files that do not say it, the one that results.json names."""
+    if "machine" not in metrics and experiment.results_file.exists():
+        metrics = read_json(experiment.results_file)
+    return metrics.get("machine", machine())
 
 
 def _seeds(experiment: Experiment, summary: dict) -> list[dict]:
     """What the same experiment gave with every seed that is evaluated, this one included."""
     rows = []
     for seed in sorted({*range(SEEDS), experiment.seed}):
-        file = replace(experiment, seed=seed).model_folder / "results.json"
+        file = replace(experiment, seed=seed).results_file
         found = summary if seed == experiment.seed else read_json(file) if file.exists() else {}
-        if any(found.get(key) != summary[key] for key in ("counts", "test_images")):
+        same = found.get("data") in (None, summary["data"])
+        if not same or found.get("counts") != summary["counts"]:
             continue  # not there, or of other images
         row = {"seed": seed, "command": found["command"], "machine": found["machine"]}
         row |= {"versions": found["versions"]}

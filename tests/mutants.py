@@ -212,7 +212,8 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("wrong names are noticed after the teacher's training", "    check_names(experiment, data)\n    if role", "    if role"),
         ("patches that do not fit are noticed after it", '    if role == "student":\n        check_networks(experiment)\n', ""),
         ("a training goes on with other images", '"data": data.fingerprint, "role": role', '"role": role'),
-        ("seeds of other images stand together", 'for key in ("counts", "test_images")', "for key in ()"),
+        ("the machine that evaluates", 'if "machine" not in metrics and', "if False and"),
+        ("seeds of other images stand together", 'if not same or found.get("counts") != summary["counts"]:', "if not found:"),
     ],
     "initial": [
         ("the student is as wide as the teacher", '    if role == "student":\n        return depth, width, stride\n', ""),
@@ -222,8 +223,12 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("every seed starts from the same weights", "seed_epoch(experiment.seed, role, epoch=-1 % 2**32)", "seed_epoch(0, role, epoch=-1 % 2**32)"),
         ("the stem's stride does not follow the size", "stem_stride=stride * size // 32", "stem_stride=stride"),
         ("LDAM without its cosine", 'cosine = "ldam_drw" in _losses(experiment, role)', "cosine = False"),
-        ("only the whole images' patches are compared", "{experiment.image_size, round(SMALL * experiment.image_size)}", "{}"),
+        ("only the whole images' patches are compared", "(size, round(SMALL * size)) if experiment.schedule.small else (size,)", "(size,)"),
         ("looking at the networks draws random numbers", "with torch.random.fork_rng(), torch.inference_mode():", "with torch.inference_mode():"),
+    ],
+    "ablation": [
+        ("two tables at once lose rows", "for r in _rows_of(file) if", "for r in [] if"),
+        ("a wider teacher is as wide", "2 * teacher_width", "teacher_width"),
     ],
     "finished": [
         ("another experiment's model is taken", "if not (same and _same_training(content[\"experiment\"], experiment, role)):", "if not same:"),

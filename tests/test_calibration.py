@@ -8,8 +8,9 @@ import torch
 
 from ltkd import calibration, halving, shipped
 from ltkd.__main__ import main
-from ltkd.checkpoints import load_checkpoint, network_from
+from ltkd.checkpoints import CheckpointError, load_checkpoint, network_from
 from ltkd.evaluation import evaluate, predict
+from ltkd.files import write_json
 from ltkd.networks import ResNet
 from ltkd.runs import results, train
 
@@ -105,10 +106,21 @@ def test_results_follow(trained, digits):
     assert "temperature" not in first["teacher"]
     _, content = student(trained, digits.test.images)
     assert first["student"]["temperature"] == content["metrics"]["temperature"]
-    calibration.calibrate(trained, digits)
-    assert json.loads(file.read_text())["student"]["temperature"] != first["student"]["temperature"]
     report = shipped.report(trained.name)
     assert report.count(f", T = {first['student']['temperature']:.2f}\n") == 1
+    write_json(file, first | {"student": {}})
+    calibration.calibrate(trained, digits)
+    again = json.loads(file.read_text())["student"]
+    assert again["temperature"] == pytest.approx(first["student"]["temperature"], rel=1e-3)
+
+
+def test_nothing_is_changed_where_the_results_could_not_follow(trained, digits):
+    before = trained.model_file("student").read_bytes()
+    trained.model_file("teacher").unlink()
+    for job in (calibration.calibrate, halving.halve):
+        with pytest.raises(CheckpointError, match="no model file .*teacher_model.pth"):
+            job(trained, digits)
+    assert trained.model_file("student").read_bytes() == before
 
 
 def test_the_command(trained, digits, monkeypatch, capsys):

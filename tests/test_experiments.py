@@ -172,6 +172,7 @@ def test_all_fields_as_plain_values():
         ({"image_size": 4097}, "The image_size is at most 4096, not 4097"),
         ({"seed": -1}, "The seed of an experiment is at least 0, not -1"),
         ({"split_seed": -1}, "The split_seed of .* at least 0, not -1"),
+        ({"validation": 0}, "The validation of .* at least 1, not 0"),
         ({"bank": -1}, "The bank of .* at least 0, not -1"),
         ({"merge_below": -5}, "The merge_below of .* at least 0, not -5"),
         ({"teacher_width": 0}, "The teacher_width of .* at least 1, not 0"),
@@ -187,7 +188,7 @@ def test_a_factor_that_would_change_nothing_is_refused(tmp_path):
     with pytest.raises(ValueError, match="keeps every image, so an imbalance factor changes"):
         Experiment.choose(f"folder:{tmp_path}", imbalance_factor=50)
     with pytest.raises(ValueError, match="keeps every image"):
-        Experiment.choose("digits-lt", profile="natural", imbalance_factor=50)
+        Experiment.choose("digits-lt", profile="natural", imbalance_factor=20)
     cut = Experiment.choose(f"folder:{tmp_path}", profile="step", imbalance_factor=50)
     assert (cut.profile, cut.imbalance_factor) == ("step", 50)
 
@@ -201,8 +202,11 @@ def test_a_folder_is_not_taken_for_a_change_of_another(tmp_path):
 
 def test_the_name_of_somebody_elses_experiment_leads_nowhere(home):
     stored = Experiment.named("digits-lt").as_dict() | {"base": "../../../etc"}
-    with pytest.raises(ValueError, match="does not describe an experiment"):
+    with pytest.raises(ValueError, match="named by letters and digits"):
         Experiment.from_dict(stored)
+    stored = Experiment.named("digits-lt").as_dict()
+    stored["schedule"] |= {"name": "../../../etc"}
+    assert Experiment.from_dict(stored).model_folder.parent == home / "saved_model"
 
 
 def test_folders_that_cannot_be_looked_for(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ from ltkd.checkpoints import load_checkpoint, save_checkpoint
 from ltkd.classifier import ModelPair
 from ltkd.datasets import build
 from ltkd.experiments import ROLES
+from ltkd.files import write_json
 from ltkd.gallery import PREVIEW, gallery, mended_test_images, read_picture, save_predefined_images
 from ltkd.images import png_bytes
 from ltkd.initial import new_network
@@ -47,7 +48,9 @@ def test_no_mended_images_where_data_or_results_are_missing(pair, quick):
     quick.built_file.unlink()
     assert mended_test_images(pair) == []
     build(quick)
-    (quick.model_folder / "results.json").unlink()
+    write_json(quick.results_file, pair.results | {"data": "other images"})
+    assert mended_test_images(ModelPair.of(quick)) == []
+    quick.results_file.unlink()
     assert mended_test_images(ModelPair.of(quick)) == []
 
 

@@ -52,6 +52,17 @@ def shown_in(file: Path) -> str:
     return "".join(output["text"] for output in cell.outputs)
 
 
+@pytest.mark.parametrize("name", ["digits-lt", "cifar10-lt", "folder:."])
+def test_the_kernels_choose_the_same_experiment(name, project, monkeypatch):
+    experiment = Experiment.choose(name, seed=2)
+    monkeypatch.setattr(notebooks, "execute", lambda file, target: None)
+    monkeypatch.setattr(notebooks, "_closing_words", lambda *arguments: None)
+    notebooks.run_all(experiment)
+    chosen = Experiment.choose(os.environ["LTKD_EXPERIMENT"])
+    assert chosen.name == experiment.name
+    assert chosen.schedule == experiment.schedule
+
+
 def test_copies_are_executed_on_the_experiment(project, experiment, capsys):
     notebooks.run_all(experiment)
     copies = experiment.model_folder / "notebooks"

@@ -103,6 +103,8 @@ def test_a_model_of_another_schedule_or_of_other_counts_is_not_taken(digits, qui
     assert runs.train(other, digits, "teacher")[1]["experiment"] == other.as_dict()
     fewer = replace(digits, train=Split(*(field[1:] for field in digits.train)))
     assert runs.train(quick, fewer, "teacher")[1]["counts"] == fewer.counts.tolist()
+    backwards = replace(fewer, train=Split(*(field[::-1] for field in fewer.train)))
+    assert backwards.fingerprint == fewer.fingerprint != digits.fingerprint
     exchanged = swapped(fewer)
     assert runs.train(quick, exchanged, "teacher")[1]["data"] == exchanged.fingerprint
     assert capsys.readouterr().out.count("is of another experiment or other data") == 3
@@ -139,10 +141,11 @@ def test_files_of_before_fingerprints_are_known_by_their_counts(trained, digits)
 def test_an_interrupted_training_goes_on_wherever_its_folder_is_called(digits, quick):
     """But not on other images."""
 
-    def identity(data=digits, **changes):
-        return runs.trainer_for(replace(quick, **changes), data, "teacher").identity
+    def identity(data=digits, folder="/one/birds", **changes):
+        experiment = replace(quick, base=f"folder:{folder}", folder=folder, **changes)
+        return runs.trainer_for(experiment, data, "teacher").identity
 
-    assert identity() == identity(folder="/elsewhere/birds", expected="another text")
+    assert identity() == identity(folder="/two/birds", expected="another text")
     assert identity() != identity(data=swapped(digits))
     assert identity() != identity(seed=1)
 
@@ -153,8 +156,10 @@ def test_seeds_of_other_images_are_not_shown_together(trained, digits):
     runs.results(other, digits)
     assert [row["seed"] for row in runs.results(trained, digits)["seeds"]] == [0, 1]
     file = other.model_folder / "results.json"
-    write_json(file, read_json(file) | {"counts": [1] * 10})
-    assert [row["seed"] for row in runs.results(trained, digits)["seeds"]] == [0]
+    for other_data in ({"counts": [1] * 10}, {"data": "another"}):
+        runs.results(other, digits)
+        write_json(file, read_json(file) | other_data)
+        assert [row["seed"] for row in runs.results(trained, digits)["seeds"]] == [0]
 
 
 def test_a_seed_above_nine_is_shown_too(trained, digits):
@@ -166,6 +171,13 @@ def test_a_seed_above_nine_is_shown_too(trained, digits):
 def test_results_name_the_machine_that_trained(trained, digits, monkeypatch):
     monkeypatch.setattr(runs, "machine", lambda: {"device": "another one"})
     assert runs.results(trained, digits)["machine"]["device"] != "another one"
+    path = trained.model_file("student")
+    content = torch.load(path, weights_only=True)
+    del content["metrics"]["machine"]  # as in files of before
+    write_checkpoint(path, content)
+    assert runs.results(trained, digits)["machine"]["device"] != "another one"  # said before
+    trained.results_file.unlink()
+    assert runs.results(trained, digits)["machine"]["device"] == "another one"
 
 
 def test_metrics_are_those_of_the_splits_that_they_name(digits, quick):
