@@ -118,7 +118,7 @@ def test_nothing_is_changed_where_the_results_could_not_follow(trained, digits):
     before = trained.model_file("student").read_bytes()
     trained.model_file("teacher").unlink()
     for job in (calibration.calibrate, halving.halve):
-        with pytest.raises(CheckpointError, match="no model file .*teacher_model.pth"):
+        with pytest.raises(CheckpointError, match=r"no model file .*teacher_model.pth"):
             job(trained, digits)
     assert trained.model_file("student").read_bytes() == before
 
