@@ -16,6 +16,7 @@ from ltkd.datasets import LongTailedData, build
 from ltkd.experiments import ROLES, Experiment
 from ltkd.options import OPTIONS
 
+SLOWEST = ("test_browser.py", "test_processes.py")  # and the notebooks
 CHOICES = ("EXPERIMENT", *(option.upper() for option in OPTIONS))
 
 
@@ -33,10 +34,17 @@ def pytest_configure(config):
     torch.set_num_threads(1)  # small networks gain nothing from more, and lose on a busy machine
 
 
+def pytest_collection_modifyitems(items):
+    """What takes minutes comes first, so that no process waits for it at the end."""
+    items.sort(key=lambda item: item.path.name not in SLOWEST and item.path.suffix != ".ipynb")
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """Whole files to a process, and all notebooks to one: they train their common models once."""
     from xdist.scheduler import LoadFileScheduling
+
+    config.option.loadscopereorder = False  # by their number of tests; SLOWEST says it better
 
     class NotebooksTogether(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:

@@ -223,7 +223,7 @@ class TestMemory:
         assert main(["teacher", "digits-lt"]) == 1
         assert capsys.readouterr().err == (
             "ltkd: The memory is used up: lower the schedule's batch_size (now 64), or image_size "
-            "(32) or width (16). What was saved before is kept.\n"
+            "(32) or width (teacher 16, student 16). What was saved before is kept.\n"
         )
 
     def test_other_errors_are_not_taken_for_it(self, digits, quick, monkeypatch):
