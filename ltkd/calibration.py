@@ -66,7 +66,7 @@ def calibrate(experiment: Experiment, data: LongTailedData) -> float:
     there is no such temperature.
     """
     path = experiment.model_file("student")
-    trained_model(experiment, data, "teacher")  # results.json needs it: missed before all is done
+    trained_model(experiment, data, "teacher")  # results.json needs it: better missed now
     network, content = trained_model(experiment, data, "student")
     logits = predict(network, data.validation.images)
     found = temperature(logits, data.validation.labels)
