@@ -198,7 +198,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("the bias stays", 'n.startswith("classifier.")', 'n == "classifier.weight"'),
         ("a cosine's scale grows", 'network["scale"] / by', 'network["scale"] * by'),
         ("only the last temperature is kept", ' * content["metrics"].get("temperature", 1.0)', ""),
-        ("results.json stays as it was", 'if (experiment.model_folder / "results.json").exists():', "if False:"),
+        ("results.json stays as it was", "    renew_results(experiment, data)\n", ""),
         ("no wrong image, no bound", "right.all() or not told", "not told"),
         ("logits that tell nothing pass", "right.all() or not told", "right.all()"),
     ],
