@@ -1,6 +1,5 @@
 """One image in, a prediction and its patch evidence out. No widget in sight."""
 
-import json
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,6 +12,7 @@ from PIL import Image, ImageOps
 
 from .checkpoints import CheckpointError, load_checkpoint
 from .experiments import ROLES, Experiment, home
+from .files import read_json
 from .images import ImageError, read_image
 from .longtail import GROUPS
 from .objectives import DistillationLoss, teacher_bias
@@ -136,10 +136,9 @@ class ModelPair:
     @cached_property
     def results(self) -> dict:
         try:
-            found = json.loads((self.files["student"].parent / "results.json").read_text("utf-8"))
+            return read_json(self.files["student"].parent / "results.json")
         except (OSError, ValueError):
             return {}
-        return found if isinstance(found, dict) else {}
 
     def low_confidence(self, role: str) -> float | None:
         """What 95 % of the test images that the model gets right reach, None where not evaluated.

@@ -64,11 +64,8 @@ def schedule_changes(experiment: "Experiment") -> str:
     changed = [
         f.name for f in fields(Schedule) if getattr(usual, f.name) != getattr(schedule, f.name)
     ]
-    tag = (
-        f"-{_file_name(schedule.name)}"
-        if schedule.name != experiment.default().schedule.name
-        else ""
-    )
+    other = schedule.name != experiment.default().schedule.name
+    tag = f"-{_file_name(schedule.name)}" if other else ""
     return tag + "".join(f"-{f}{_file_name(getattr(schedule, f))}" for f in changed)
 
 

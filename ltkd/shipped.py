@@ -4,7 +4,6 @@
 `saved_model/<experiment>/ablation.json` by `python -m ltkd ablation`.
 """
 
-import json
 from collections import Counter
 from textwrap import wrap
 
@@ -14,6 +13,7 @@ from matplotlib.figure import Figure
 from . import plots
 from .evaluation import table
 from .experiments import PROJECT, home
+from .files import read_json
 from .longtail import GROUPS
 
 COLUMNS = ("all", *GROUPS)
@@ -27,7 +27,7 @@ def read(name: str) -> dict | None:
     for folder in (home(), PROJECT):
         path = folder / "saved_model" / name
         if path.is_file():
-            return json.loads(path.read_text("utf-8"))
+            return read_json(path)
     return None
 
 

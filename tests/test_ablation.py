@@ -157,7 +157,7 @@ def test_two_tables_at_once_keep_each_others_rows(digits, quick, monkeypatch):
     assert content["command"] == f"python -m ltkd {words}"
 
 
-def test_a_wider_teacher_is_twice_as_wide_as_the_usual_one(monkeypatch):
+def test_a_wider_teacher_is_twice_as_wide_as_the_usual_one():
     for name, width in (("cifar100-lt", 32), ("stanford-cars-lt", 64)):
         experiment = Experiment.named(name)
         table = rows("teacher alone*", teacher_width=experiment.teacher_width)

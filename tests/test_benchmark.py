@@ -57,7 +57,7 @@ def test_results_are_printed_and_written_with_their_command(home, capsys, monkey
     assert written["rows"] == rows and written["machine"]["cores"] >= 1
 
 
-def test_an_unfinished_teacher_is_left_alone(digits, quick, home, monkeypatch):
+def test_an_unfinished_teacher_is_left_alone(digits, quick):
     state = state_file(quick, "teacher")
     state.parent.mkdir(parents=True)
     state.write_bytes(b"of somebody who trains the same")
