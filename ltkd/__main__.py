@@ -1,6 +1,7 @@
 """The jobs without a notebook: python -m ltkd JOB EXPERIMENT; see JOBS below."""
 
 import argparse
+import io
 import signal
 import sys
 
@@ -181,6 +182,9 @@ JOBS = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one job. Errors that a user can mend are one sentence, without a traceback."""
+    for stream in (sys.stdout, sys.stderr):  # names of classes may hold what it cannot show
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     options = vars(parser().parse_args(arguments))
     signal.signal(signal.SIGTERM, _stopped)  # what torchrun sends when another process has died
     try:

@@ -15,6 +15,7 @@ from typing import Any
 
 from .checkpoints import versions
 from .datasets import LongTailedData, build
+from .evaluation import main_scores
 from .experiments import Experiment
 from .files import claimed, progress, read_json, write_json
 from .longtail import GROUPS
@@ -36,6 +37,7 @@ CONTROLS = {
     "patch_informativeness": ("patch_decoupled",),
     "patch_ambiguity": ("patch_decoupled",),
     "patch_decoupled": ("patch_kd",),
+    "calibrated_kd": ("kd",),
     "decoupled": ("calibrated_kd",),
     "kd": ("none", ALONE),
     "image_and_patch": ("uniform", "shuffled", "inverted", "decoupled", "kd", ALONE),
@@ -81,7 +83,8 @@ def ablation(experiment: Experiment, seeds: int = 3, patterns: Sequence[str] = (
 
     A row is a student or, to compare with, a teacher alone.
 
-    They are kept in saved_model/<experiment>/ablation.json. Validation accuracy decides; test
+    They are kept in saved_model/<experiment>/ablation.json; rows of other images, of a folder that
+    has changed, are measured again. Validation accuracy decides; test
     accuracy, read once after the last epoch, stands beside it. Raises ValueError where no row fits.
     """
     wanted = rows(*patterns, teacher_width=experiment.teacher_width)
@@ -92,8 +95,9 @@ def ablation(experiment: Experiment, seeds: int = 3, patterns: Sequence[str] = (
             f"'kd, a wider teacher, cutmix'; '*' stands for anything."
         )
     file = experiment.model_folder / "ablation.json"
-    done = _rows_of(file)
-    data, known = build(experiment), {(row["row"], row["seed"]) for row in done}
+    data, done = build(experiment), _rows_of(file)
+    done = [row for row in done if row.get("data") in (None, data.fingerprint)]
+    known = {(row["row"], row["seed"]) for row in done}
     words = [f"{command(experiment, ('ablation',))} --seeds {seeds}"]
     words += ["--rows", *map(shlex.quote, patterns)] if patterns else []
     about: dict[str, Any] = {"command": " ".join(words), "experiment": experiment.as_dict()}
@@ -101,7 +105,8 @@ def ablation(experiment: Experiment, seeds: int = 3, patterns: Sequence[str] = (
     jobs = [job for job in product(range(seeds), wanted) if job[::-1] not in known]
     for seed, name in progress(jobs, desc="ablation", unit=" students"):
         student = replace(experiment, seed=seed, **wanted[name])
-        done = _add(file, about, {"row": name, "seed": seed} | _measured(student, data, name))
+        row = {"row": name, "seed": seed, "data": data.fingerprint}
+        done = _add(file, about, row | _measured(student, data, name))
     print(table(done), *lead(done, default_row(experiment)), sep="\n")
     return done
 
@@ -113,7 +118,7 @@ def _measured(student: Experiment, data: LongTailedData, name: str) -> dict:
     metrics = content["metrics"]
     jobs = (role, "calibrate") if "temperature" in metrics else (role,)
     row: dict[str, Any] = {"command": command(student, jobs)}
-    row |= {split: scores(metrics[split]) for split in ("validation", "test")}
+    row |= {split: main_scores(metrics[split]) for split in ("validation", "test")}
     row |= {key: metrics[key] for key in ("seconds", "parameters")}
     # a table is filled over days, not always on one machine
     row |= {"machine": metrics.get("machine", machine())}
@@ -128,18 +133,10 @@ def _add(file: Path, about: dict, row: dict) -> list[dict]:
     """Add a row to the table on the disk, where another process may have added some; return all."""
     with claimed(file, "The writing of the ablation's table", wait=True):
         known = row["row"], row["seed"]
-        done = [r for r in _rows_of(file) if (r["row"], r["seed"]) != known] + [row]
+        done = [r for r in _rows_of(file) if r.get("data") in (None, row["data"])]
+        done = [r for r in done if (r["row"], r["seed"]) != known] + [row]
         write_json(file, about | {"rows": done})
     return done
-
-
-def scores(metrics: dict) -> dict[str, float | None]:
-    """Accuracy over all images and by group, and the calibration error."""
-    return (
-        {"all": metrics["all"]}
-        | {g: metrics["groups"][g] for g in GROUPS}
-        | {"calibration_error": metrics["calibration_error"]}
-    )
 
 
 def table(done: list[dict], split: str = "validation") -> str:

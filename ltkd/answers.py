@@ -122,9 +122,9 @@ def _unsure(role: str, pair: ModelPair, prediction: Prediction) -> str:
     known = ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
     least = pair.low_confidence(role)
     return _note(
-        f"Unsure: {prediction.probability:.1%} is less than {least:.1%}, which 95% of the test "
-        f"images that it gets right reach. The picture may be unlike the training data. The "
-        f"{len(names)} classes are: {known}."
+        f"Unsure: {prediction.probability:.1%} is less than {least:.1%}, which 95% of the "
+        f"validation images that it gets right reach. The picture may be unlike the training "
+        f"data. The {len(names)} classes are: {known}."
     )
 
 

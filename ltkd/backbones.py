@@ -123,23 +123,33 @@ class Tokens(nn.Module):
 
 
 def backbone_for(
-    backbone: str, classes: int, image_size: int, weights: str | None = None, **settings: Any
+    backbone: str,
+    classes: int,
+    image_size: int,
+    weights: str | None = None,
+    smallest: int | None = None,
+    **settings: Any,
 ) -> Backbone:
-    """A network that suits the image size; raises ValueError where it cannot take such images."""
+    """A network that suits the image size; raises ValueError where it cannot take such images.
+
+    `smallest` is the size of the images that a schedule begins with, where they are smaller.
+    """
     stride = 1 if image_size < 48 else 2 if image_size < 112 else 4
     if weights:
         settings |= {"mean": IMAGENET[0], "std": IMAGENET[1]}
         stride = 4  # the stem that the weights belong to
     network = Backbone(classes, backbone, stride, **settings)
-    try:
-        with torch.inference_mode():
-            network.eval()(torch.zeros(1, 3, image_size, image_size))
-    except (RuntimeError, AssertionError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(
-            f"{backbone} cannot take images of {image_size} pixels ({reason}): choose a larger "
-            f"image_size, such as 224, or another backbone."
-        ) from error
+    for side in sorted({image_size, smallest or image_size}, reverse=True):
+        try:
+            with torch.inference_mode():
+                network.eval()(torch.zeros(1, 3, side, side))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            begins = "" if side == image_size else ", with which the schedule begins,"
+            raise ValueError(
+                f"{backbone} cannot take images of {side} pixels{begins} ({reason}): choose a "
+                f"larger image_size, such as 224, or another backbone or schedule."
+            ) from error
     if weights:
         network.load_imagenet()
     return network.train()

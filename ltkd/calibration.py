@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from .checkpoints import network_from, write_checkpoint
 from .datasets import LongTailedData
-from .evaluation import evaluate, evaluate_network, predict
+from .evaluation import evaluate_network, predict
 from .experiments import Experiment
 from .files import shown
 from .finished import trained_model
@@ -60,29 +60,32 @@ def calibrate(experiment: Experiment, data: LongTailedData) -> float:
     """Divide the student's logits by the temperature that suits the validation images.
 
     Returns the temperature. It is kept in the model file's metrics (the product, if this is done
-    more than once), and results.json is written again if there is one. The teacher stays as it is,
-    since students learn from its logits. A file in half precision becomes one in full; it can be
-    halved again. Raises CheckpointError where a model is missing or of other data, ValueError where
-    there is no such temperature.
+    more than once) beside the calibration errors of before the first time, and results.json is
+    written again if there is one. The teacher stays as it is, since students learn from its logits.
+    A file in half precision becomes one in full; it can be halved again. Raises CheckpointError
+    where a model is missing or of other data, ValueError where there is no such temperature.
     """
     path = experiment.model_file("student")
     trained_model(experiment, data, "teacher")  # results.json needs it: better missed now
     network, content = trained_model(experiment, data, "student")
     logits = predict(network, data.validation.images)
     found = temperature(logits, data.validation.labels)
+    metrics = content["metrics"]
+    before = {s: metrics[s]["calibration_error"] for s in ("validation", "test")}
     content = cooled(content, found)
     network = network_from(content["network"])
     network.load_state_dict(content["weights"])
     content["metrics"] |= {
         "validation": evaluate_network(network, data.validation, data.groups),
         "test": evaluate_network(network, data.test, data.groups),
-        "temperature": found * content["metrics"].get("temperature", 1.0),
+        "temperature": found * metrics.get("temperature", 1.0),
+        "uncalibrated": metrics.get("uncalibrated", before),
     }
     write_checkpoint(path, content)
     renew_results(experiment, data)
-    before = evaluate(logits, data.validation.labels, data.groups)["calibration_error"]
+    now = content["metrics"]["validation"]["calibration_error"]
     print(
         f"{shown(path)}: temperature {found:.3f}; calibration error on the validation images "
-        f"{before:.3f}, now {content['metrics']['validation']['calibration_error']:.3f}."
+        f"{before['validation']:.3f}, now {now:.3f}."
     )
     return found

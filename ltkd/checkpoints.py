@@ -111,9 +111,10 @@ def load_checkpoint(path: Path, classes: int | None = None) -> tuple[PatchNetwor
     try:
         _check_size(content["weights"], path)
         content["weights"] = _whole(content["weights"])
-        _check_shapes(content)
-        _check_parts(content)
-        network = network_from(content["network"])
+        with torch.random.fork_rng(devices=[]):  # a network draws weights before it is loaded
+            _check_shapes(content)
+            _check_parts(content)
+            network = network_from(content["network"])
         network.load_state_dict(content["weights"])
     except (RuntimeError, TypeError, ValueError, AttributeError, KeyError) as error:
         raise CheckpointError(

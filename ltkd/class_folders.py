@@ -6,6 +6,7 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from .decoding import GONE, looked_at
@@ -22,11 +23,7 @@ class DataError(Exception):
 def class_folders(path: Path, skip: str = "\0") -> list[Path]:
     """The class folders of `path` in the order of their names; those that end in `skip` are left
     out. Raises DataError for fewer than two, and where two are one class."""
-    try:
-        folders = [f for f in path.iterdir() if f.is_dir() and not _hidden(f.name)]
-    except OSError as error:
-        raise _closed(path, error) from error
-    folders = sorted((f for f in folders if not f.name.endswith(skip)), key=class_name)
+    folders = sorted((f for f in _folders(path) if not f.name.endswith(skip)), key=class_name)
     if len(folders) < 2:
         hint = ""
         if len(folders) == 1:
@@ -88,10 +85,7 @@ def split_folders(path: Path) -> dict[str, Path]:
 
     Raises DataError where all of its folders are named like parts of a split, but not these two.
     """
-    try:
-        parts = {f.name.lower(): f for f in sorted(path.iterdir()) if f.is_dir()}
-    except OSError as error:
-        raise _closed(path, error) from error
+    parts = {f.name.lower(): f for f in sorted(_folders(path))}
     if {"train", "test"} <= parts.keys():
         return {name: parts[name] for name in ("train", "test")}
     if len(parts) > 1 and parts.keys() <= PARTS:
@@ -111,9 +105,14 @@ def other_files(path: Path) -> Counter[str]:
     Counter()
     """
     found: Counter[str] = Counter()
-    for file in _everything(path) if path.is_dir() else ():
+    if not path.is_dir():
+        return found
+    linked = _linked(path)
+    for file in chain.from_iterable(map(_everything, (path, *linked))):
         if not os.path.exists(file):
             found["dangling links"] += 1
+        elif file in linked:
+            continue
         elif file.is_dir():
             found["links to folders"] += 1
         elif file.suffix.lower() not in SUFFIXES:
@@ -130,6 +129,25 @@ def visible_files(folder: Path) -> Iterator[Path]:
     Raises DataError for a folder that cannot be read.
     """
     return (file for file in _everything(folder) if os.path.isfile(file))
+
+
+def _folders(path: Path) -> list[Path]:
+    """The visible folders in `path`, links to folders among them."""
+    try:
+        return [f for f in path.iterdir() if f.is_dir() and not _hidden(f.name)]
+    except OSError as error:
+        raise _closed(path, error) from error
+
+
+def _linked(path: Path) -> list[Path]:
+    """The class folders below `path`, and the parts of a split, that are links to folders.
+
+    But for links to what holds `path`, which _check_distinct refuses.
+    """
+    parts, root = list(split_folders(path).values()), path.resolve()
+    inside = (f for part in parts or [path] for f in _folders(part))
+    links = (f for f in (*parts, *inside) if f.is_symlink())
+    return [f for f in links if not root.is_relative_to(f.resolve())]
 
 
 def _everything(folder: Path) -> Iterator[Path]:
@@ -154,9 +172,13 @@ def _closed(folder: Path, error: OSError) -> DataError:
 
 
 def listing(folder: Path) -> dict[str, tuple[int, int]]:
-    """The image files below `folder`: path → size and time, as decoding.looked_at gives them."""
+    """The image files below `folder`: path → size and time, as decoding.looked_at gives them.
+
+    Of links to folders, those are followed that stand for a class or a part of a split.
+    """
     found = {}
-    for file in sorted(f for f in visible_files(folder) if f.suffix.lower() in SUFFIXES):
+    files = chain.from_iterable(map(visible_files, (folder, *_linked(folder))))
+    for file in sorted(f for f in files if f.suffix.lower() in SUFFIXES):
         if (now := looked_at(file)) != GONE:  # removed this moment
             found[file.relative_to(folder).as_posix()] = now
     return found

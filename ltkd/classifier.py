@@ -15,6 +15,7 @@ from .experiments import ROLES, Experiment, home
 from .files import read_json
 from .images import ImageError, read_image
 from .longtail import GROUPS
+from .networks import PatchNetwork
 from .objectives import DistillationLoss, teacher_bias
 
 __all__ = ["Classifier", "ImageError", "ModelPair", "Prediction", "read_image"]
@@ -56,10 +57,11 @@ class Classifier:
     '3'
     """
 
-    def __init__(self, network: torch.nn.Module, content: dict):
+    def __init__(self, network: PatchNetwork, content: dict):
         self.network, self.class_names = network.eval(), content["class_names"]
         self.counts, self.groups = content["counts"], content["groups"]
         self.image_size = content["experiment"].get("image_size", 32)
+        self.data = content.get("data")  # the fingerprint of its images; older files have none
 
     @classmethod
     def load(cls, path: str | Path, classes: int | None = None) -> "Classifier":
@@ -135,13 +137,16 @@ class ModelPair:
 
     @cached_property
     def results(self) -> dict:
+        """results.json; empty where there is none, or where it is of other images."""
         try:
-            return read_json(self.files["student"].parent / "results.json")
+            found = read_json(self.files["student"].parent / "results.json")
         except (OSError, ValueError):
             return {}
+        own = self.classifier("student").data if self.available("student") else None
+        return found if found.get("data") in (None, own) or own is None else {}
 
     def low_confidence(self, role: str) -> float | None:
-        """What 95 % of the test images that the model gets right reach, None where not evaluated.
+        """What 95 % of the validation images that the model gets right reach; None: not evaluated.
 
         A picture of lower probability may be of no known class: the largest softmax probability
         is the baseline of Hendrycks and Gimpel (2017) for telling.

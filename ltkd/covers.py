@@ -80,7 +80,8 @@ def patches(experiment: Experiment, data: LongTailedData) -> Figure:
     factors = np.unique(np.geomspace(2, 500, 60).round())
     axes[2].plot(factors, [lessons.tail_share(f) for f in factors], label="plain distillation")
     axes[2].axhline(1, color=PALETTE[3], linestyle="--", label=r"decoupled: $\beta_T$ is chosen")
-    axes[2].set(xscale="log", ylim=(0, 1.1), xlabel="imbalance factor")
+    axes[2].set(xscale="log", ylim=(0, 1.1), xlabel="imbalance factor",
+                ylabel="coefficient of the tail's term")  # fmt: skip
     plain_numbers(axes[2])
     axes[2].set_title("how loudly the tail speaks:", loc="left", fontsize=10)
     axes[2].legend(frameon=False, fontsize=8, loc="center right")

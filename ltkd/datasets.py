@@ -85,16 +85,22 @@ def build(experiment: Experiment) -> LongTailedData:
             data = data or _build(experiment)
     if data.remark:
         print(data.remark)
+        if was_there:
+            print(f"If you have other files now, delete {shown(file)}: it is built again then.")
     splits: dict[str, Any] = {split: _in_memory(getattr(data, split)) for split in SPLITS}
     return replace(data, **splits)
 
 
 def _build(experiment: Experiment) -> LongTailedData:
+    identity = _identity(experiment)  # first: files that come while others are read are news
     data = _cut_and_read(experiment)
     if data.counts.min() < 1:
         empty = ", ".join(np.array(data.class_names)[data.counts < 1])
         raise DataError(f"No training image could be read of {empty}: replace the damaged files.")
-    _save(experiment, data)
+    for split in ("validation", "test"):
+        if not len(getattr(data, split).labels):
+            raise DataError(f"No {split} image could be read: replace the damaged files.")
+    _save(experiment, data, identity)
     return data
 
 
@@ -133,7 +139,7 @@ def _read(source: Source, rows: np.ndarray, size: int) -> Split:
     return Split(images, source.labels[rows][readable], source.ids[rows][readable])
 
 
-def _save(experiment: Experiment, data: LongTailedData) -> None:
+def _save(experiment: Experiment, data: LongTailedData, identity: dict) -> None:
     arrays = {
         f"{split}_{field}": array
         for split in SPLITS
@@ -145,7 +151,7 @@ def _save(experiment: Experiment, data: LongTailedData) -> None:
             arrays[f"{split}_rows"], arrays["map"] = images.rows, np.array(images.path.name)
             arrays[f"{split}_checksums"] = checksums(images)
     arrays |= {"class_names": np.array(data.class_names), "counts": data.counts}
-    arrays["identity"] = np.array(json.dumps(_identity(experiment)))
+    arrays["identity"] = np.array(json.dumps(identity))
     arrays["remark"] = np.array(data.remark)
 
     def write(file):
@@ -178,6 +184,8 @@ def _load(experiment: Experiment) -> LongTailedData | None:
     differs = [key for key, value in wanted.items() if stored.get(key) != value]
     other = stored.get("folder")
     if other and "folder" in differs and Path(other).is_dir():
+        if not Path(experiment.folder or "").is_dir():
+            raise DataError(f"There is no folder {printable(experiment.folder)}: check its path.")
         raise DataError(
             f"{printable(other)}, from which {shown(path)} was built, has the same name as "
             f"{printable(experiment.folder)}: rename one of the two folders, for the models of one "

@@ -131,6 +131,17 @@ def evaluate_network(network: nn.Module, split: Split, groups: dict[str, np.ndar
     return evaluate(predict(network, split.images), split.labels, groups)
 
 
+def main_scores(scores: dict) -> dict[str, float | None]:
+    """Of what `evaluate` gives: accuracy over all images and by group, and the calibration error.
+
+    >>> scores = {"all": 50.0, "groups": dict.fromkeys(GROUPS), "calibration_error": 0.1}
+    >>> main_scores(scores | {"confusion": [[1, 1], [0, 0]]})
+    {'all': 50.0, 'many': None, 'medium': None, 'few': None, 'calibration_error': 0.1}
+    """
+    groups = {group: scores["groups"][group] for group in GROUPS}
+    return {"all": scores["all"], **groups, "calibration_error": scores["calibration_error"]}
+
+
 def table(rows: dict[str, dict], columns: tuple[str, ...] = GROUPS) -> str:
     """A text table of accuracies, one row per model.
 

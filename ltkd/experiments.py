@@ -22,6 +22,18 @@ def home() -> Path:
 
 
 ROLES = ("teacher", "student")
+# What was best of what was tried on Stanford Cars and Caltech-101, and is taken for other
+# photographs, too: saved_model/*/ablation.json.
+PHOTOGRAPHS: dict[str, Any] = {
+    "image_size": 64,
+    "depth": 8,
+    "stem_stride": 2,
+    "width": 32,
+    "teacher_width": 32,
+    "teacher_loss": "balanced_softmax",
+    "distillation": "kd",
+    "schedule": SCHEDULES["photographs"],
+}
 
 
 @dataclass(frozen=True)
@@ -64,7 +76,7 @@ class Experiment:
     schedule: Schedule = SCHEDULES["fast"]
     seed: int = 0  # of weights, order and augmentation
     folder: str | None = None  # the user's class folders, for source "folder"
-    expected: str = ""  # the result and run time to expect
+    expected: str = ""  # the result and run time to expect of it, unchanged
 
     def __post_init__(self):
         check(self)
@@ -99,8 +111,7 @@ class Experiment:
                 path = PROJECT / path
         except (OSError, RuntimeError) as error:  # a closed folder above it; ~ of no user
             raise ValueError(f"The folder {path} cannot be found ({error}): check it.") from error
-        photographs: dict[str, Any] = {"image_size": 64, "schedule": SCHEDULES["photographs"]}
-        plain = cls(f"folder:{path}", "folder", "natural", folder=str(path), **photographs)
+        plain = cls(f"folder:{path}", "folder", "natural", folder=str(path), **PHOTOGRAPHS)
         return replace(plain, **changes)
 
     @classmethod
@@ -132,7 +143,8 @@ class Experiment:
             )
         schedule = experiment.usual_schedule(fields.pop("schedule", experiment.schedule.name))
         epochs = fields.pop("epochs", schedule.epochs)
-        return replace(experiment, schedule=replace(schedule, epochs=epochs), **fields)
+        changed = replace(experiment, schedule=replace(schedule, epochs=epochs), **fields)
+        return experiment if changed == experiment else replace(changed, expected="")
 
     def usual_schedule(self, name: str) -> Schedule:
         """The schedule of that name: the named experiment's own, or that of SCHEDULES.
@@ -234,10 +246,11 @@ EXPERIMENTS = {
             imbalance_factor=50,
             depth=8,
             schedule=SCHEDULES["digits"],
-            expected="teacher 79.5 ± 0.1, student 89.7 ± 1.7 (seeds 0 to 2); 16 s on 2 cores",
+            expected="teacher 79.5 ± 0.7, student 89.5 ± 0.5 (seeds 0 to 2); 16 s on 2 cores",
         ),
         *(
-            # best on validation images: saved_model/cifar100-lt-depth8/ablation.json
+            # On validation images nothing is better than plain distillation by two standard
+            # errors: saved_model/cifar100-lt-depth8/ablation.json
             Experiment(
                 name, source, teacher_loss="balanced_softmax", distillation="kd", expected=expected
             )
@@ -255,15 +268,8 @@ EXPERIMENTS = {
                 name,
                 source,
                 imbalance_factor=10,
-                image_size=64,
-                depth=8,
-                stem_stride=2,
-                width=32,
-                teacher_width=32,
-                teacher_loss="balanced_softmax",
-                distillation="kd",
-                schedule=replace(SCHEDULES["photographs"], epochs=epochs),
                 expected=expected,
+                **PHOTOGRAPHS | {"schedule": replace(SCHEDULES["photographs"], epochs=epochs)},
             )
             for name, source, epochs, expected in (
                 (

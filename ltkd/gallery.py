@@ -82,13 +82,14 @@ def gallery(pair: ModelPair) -> list[Picture]:
 
 
 def _from_file(file: Path, pair: ModelPair, classes: list[str]) -> Picture:
-    written = file.stem.rpartition("-test-")[0]
-    named = [name for name in classes if _plain(name) == written]
+    parts = file.stem.split("-test-")
+    written = {"-test-".join(parts[:end]) for end in range(1, len(parts))}
+    named = [name for name in classes if _plain(name) in written]
     try:
         content = file.read_bytes()
     except OSError:
         return Picture(file.name, error="The file cannot be read.")
-    return read_picture(file.stem, content, pair, true_class=named[0] if named else None)
+    return read_picture(file.stem, content, pair, true_class=named[0] if len(named) == 1 else None)
 
 
 def _mark_mended(pictures: list[Picture], pair: ModelPair) -> list[Picture]:

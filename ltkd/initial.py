@@ -23,6 +23,7 @@ def new_network(experiment: Experiment, data: LongTailedData, role: str) -> Patc
         seed_epoch(experiment.seed, role, epoch=-1 % 2**32)
         if experiment.backbone != "resnet":
             name, weights = experiment.backbone, experiment.weights
+            settings["smallest"] = min(_sides(experiment))
             return backbone_for(name, classes, experiment.image_size, weights, **settings)
         return _resnet(experiment, classes, role, **settings)
 
@@ -38,8 +39,7 @@ def check_networks(experiment: Experiment) -> None:
         teacher, student = (_resnet(experiment, 2, role).eval() for role in ROLES)
         if not recipe_named(experiment.distillation).patch:
             return
-        size = experiment.image_size
-        for side in (size, round(SMALL * size)) if experiment.schedule.small else (size,):
+        for side in _sides(experiment):
             image = torch.zeros(1, 3, side, side)
             taught, seen = teacher(image).shape[1], student(image).shape[1]
             if taught != seen:
@@ -48,6 +48,12 @@ def check_networks(experiment: Experiment) -> None:
                     f"{seen}, so {experiment.distillation!r} cannot compare them: give both the "
                     f"same stem stride, or choose a recipe without patches, such as kd."
                 )
+
+
+def _sides(experiment: Experiment) -> tuple[int, ...]:
+    """The sizes of the images that a network is trained on, in pixels."""
+    size = experiment.image_size
+    return (size, round(SMALL * size)) if experiment.schedule.small else (size,)
 
 
 def _losses(experiment: Experiment, role: str) -> tuple[str | None, ...]:

@@ -71,7 +71,7 @@ def two_classes(ratio: int = 10) -> Figure:
         recalls.plot(ratios, 100 * values, LINES[i], color=PALETTE[3 * i], label=name)
     recalls.plot([ratio] * 2, [100 * r for r in toy_recalls(ratio)], "ko")
     recalls.axhline(100 * toy_recalls(1)[1], color="grey", linestyle=":", label="both, corrected")
-    recalls.set(xscale="log", xlabel="frequent : rare", ylabel="found, %", ylim=(0, 103))
+    recalls.set(xscale="log", xlabel="frequent : rare", ylabel="found (recall), %", ylim=(0, 103))
     plain_numbers(recalls)
     recalls.legend(frameon=False, fontsize=8, loc="lower left")
     return fig

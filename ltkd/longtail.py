@@ -42,8 +42,8 @@ def long_tailed_counts(
     counts[order] = np.minimum(wanted, available[order])
     if counts.min() < 1:
         raise ValueError(
-            f"An imbalance factor of {imbalance_factor:g} leaves some classes no image: the "
-            f"largest class has {largest} images, so the factor can be {largest} at most."
+            f"An imbalance factor of {imbalance_factor:g} leaves some classes no image, for the "
+            f"largest class has {largest}: choose a smaller factor."
         )
     return counts
 

@@ -61,7 +61,7 @@ class PatchNetwork(nn.Module):
         return next(g for g in range(min(self.grid, side), 0, -1) if side % g == 0)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Square images (B, 3, S, S) → patch logits (B, P, C), P = grid²."""
+        """Square images (B, 3, S, S) → patch logits (B, P, C), P = `cells(side)`²."""
         x = (images - self.mean) / self.std
         x = self.features(x.contiguous(memory_format=torch.channels_last))
         height, side = x.shape[-2:]

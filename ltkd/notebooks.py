@@ -56,7 +56,7 @@ def execute(file: Path, target: Path) -> None:
     """
     import nbformat
     from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError
+    from nbclient.exceptions import CellExecutionError, DeadKernelError
 
     notebook = nbformat.read(file, 4)
     client = NotebookClient(
@@ -73,6 +73,11 @@ def execute(file: Path, target: Path) -> None:
         raise NotebookError(
             f"{file.name} stopped with {error.ename}: {error.evalue} The whole of it is in "
             f"{shown(target)}."
+        ) from error
+    except DeadKernelError as error:
+        raise NotebookError(
+            f"The kernel of {file.name} died, mostly for want of memory: free some, or choose a "
+            f"smaller image_size or data set. What was saved before is kept."
         ) from error
     finally:
         for cell in notebook.cells:

@@ -21,7 +21,8 @@ def orthogonalised(matrix: Tensor, steps: int = 4) -> Tensor:
     """Bring all singular values of `matrix`, (M, N), near 1: U Sᵀ of its decomposition, roughly.
 
     A Newton-Schulz iteration, in bfloat16 where the device computes in it, cheaper than the
-    decomposition; the singular values end between 0.7 and 1.2 (Jordan et al. 2024, "Muon").
+    decomposition. Singular values that are not far below the largest end between 0.7 and 1.2
+    (Jordan et al. 2024, "Muon").
 
     >>> values = torch.linalg.svdvals(orthogonalised(torch.diag(torch.tensor([3.0, 1.0])), 5))
     >>> bool(((values > 0.6) & (values < 1.3)).all())

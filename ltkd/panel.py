@@ -227,7 +227,11 @@ class Panel(Controls):
         """One line of the table: both models' answers, or why there is none."""
         if picture.seen is None:
             return (picture.name, "", "", "", "", picture.error)
-        said = {role: self.pair.classifier(role).predict(picture.seen) for role in answers.TITLES}
+        there = [role for role in answers.TITLES if self.pair.available(role)]
+        said = {role: self.pair.classifier(role).predict(picture.seen) for role in there}
         unsure = [role for role, p in said.items() if self.pair.unsure(role, p)]
-        values = [text for p in said.values() for text in (p.class_name, f"{p.probability:.4f}")]
+        values: list[str] = []
+        for role in answers.TITLES:
+            p = said.get(role)
+            values += (p.class_name, f"{p.probability:.4f}") if p else ("", "")
         return (picture.name, *values, f"unsure: {' and '.join(unsure)}" if unsure else "")

@@ -77,14 +77,17 @@ def training_curves(histories: dict[str, list[dict[str, float]]]) -> Figure:
         for i, term in enumerate(history[0]):
             look = {"linestyle": ("-", "--", "-.", ":")[i % 4], "linewidth": 1.8 if i < 4 else 0.8}
             ax.plot(range(1, len(history) + 1), [e[term] for e in history], label=term, **look)
-        ax.set(title=name, xlabel="epoch", ylabel="loss term", yscale="log")
+        ax.set(title=name, xlabel="epoch", ylabel="loss term, with its factor", yscale="log")
         ax.legend(frameon=False, fontsize=8)
     return fig
 
 
 @figure
-def accuracy_by_class(scores: dict[str, dict], counts: np.ndarray) -> Figure:
-    """Per-class accuracy against the class's number of training images, one marker per class."""
+def accuracy_by_class(scores: dict[str, dict], counts: np.ndarray, of: str = "") -> Figure:
+    """Per-class accuracy against the class's number of training images, one marker per class.
+
+    `of` names the data set.
+    """
     fig, ax = plt.subplots(figsize=(7, 3.4))
     for name, score in scores.items():
         colour, marker, line = ROLE_STYLES.get(name, OTHER_STYLE)
@@ -104,7 +107,7 @@ def accuracy_by_class(scores: dict[str, dict], counts: np.ndarray) -> Figure:
         xscale="log",
         xlabel="training images of the class",
         ylabel="test accuracy, %",
-        title="Accuracy of every class",
+        title=": ".join(filter(None, ("Accuracy of every class", of))),
         ylim=(-4, 104),
     )
     plain_numbers(ax)
@@ -125,17 +128,22 @@ def confusion(scores: dict[str, dict], class_names: list[str], counts: np.ndarra
         matrix = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
         sns.heatmap(
             matrix, ax=ax, cmap="rocket_r", vmin=0, vmax=100, square=True, cbar=False,
-            annot=len(names) <= 10, fmt=".0f", annot_kws={"fontsize": 8},
+            annot=_percent(matrix) if len(names) <= 10 else None, fmt="",
+            annot_kws={"fontsize": 8},
             xticklabels=names if few else False, yticklabels=names if few else False,
         )  # fmt: skip
         ax.set(title=f"{name}: % of each true class", xlabel="predicted", ylabel="true class")
+        ax.tick_params("y", rotation=0)
     fig.colorbar(ax.collections[0], ax=axes, shrink=0.6, label="%")
     return fig
 
 
 @figure
-def reliability(curves: dict[str, dict]) -> Figure:
-    """Accuracy against confidence; below the diagonal a model claims more than it knows."""
+def reliability(curves: dict[str, dict], of: str = "") -> Figure:
+    """Accuracy against confidence; below the diagonal a model claims more than it knows.
+
+    `of` names the data set.
+    """
     fig, ax = plt.subplots(figsize=(4.4, 3.8))
     ax.plot([0, 1], [0, 1], color="grey", linewidth=1, label="calibrated")
     for name, curve in curves.items():
@@ -148,7 +156,8 @@ def reliability(curves: dict[str, dict]) -> Figure:
             color=colour,
             label=label,
         )
-    ax.set(xlabel="confidence", ylabel="accuracy", title="Reliability", xlim=(0, 1), ylim=(0, 1.02))
+    title = ": ".join(filter(None, ("Reliability", of)))
+    ax.set(xlabel="confidence", ylabel="accuracy", title=title, xlim=(0, 1), ylim=(0, 1.02))
     ax.legend(frameon=False, loc="upper left", fontsize=8)
     return fig
 
@@ -189,11 +198,18 @@ def image_grid(images: np.ndarray, titles: list[str], columns: int = 8, title: s
 
 @figure
 def patch_weights(
-    images: np.ndarray, weights: np.ndarray, titles: list[str], label: str = "patch weight"
+    images: np.ndarray,
+    weights: np.ndarray,
+    titles: list[str],
+    label: str = "patch weight",
+    top: float = 2.0,
 ) -> Figure:
-    """Images (N, 3, H, W) above their patch weights (N, G, G); 1 is the weight of an even share."""
+    """Images (N, 3, H, W) above their patch weights (N, G, G); 1 is the weight of an even share.
+
+    The colours reach to the largest weight, and at least to `top`.
+    """
     fig, axes = plt.subplots(2, len(images), figsize=(1.4 * len(images) + 0.8, 3.4), squeeze=False)
-    top = max(2.0, float(weights.max()))
+    top = max(top, float(weights.max()))
     for i, (image, weight, title) in enumerate(zip(images, weights, titles, strict=True)):
         show_image(axes[0, i], image, title)
         show_grid(axes[0, i], image.shape[-1], len(weight))
@@ -206,9 +222,10 @@ def patch_weights(
 def ablation(
     rows: dict[str, dict[str, np.ndarray]], groups: Sequence[str] = ("all", "few")
 ) -> Figure:
-    """Points with error bars (standard deviation over seeds), one row per recipe.
+    """Points with error bars (standard deviation over seeds), one row per recipe; hollow: one seed.
 
-    `rows` is name → group → accuracies over seeds.
+    `rows` is name → group → accuracies over seeds. Dotted lines stand at no distillation and at
+    plain distillation.
     """
     fig, axes = plt.subplots(
         1, len(groups), figsize=(9, 1.2 + 0.24 * len(rows)), sharey=True, squeeze=False
@@ -216,10 +233,15 @@ def ablation(
     places = np.arange(len(rows))[::-1]
     for ax, group, marker in zip(axes[0], groups, "os^D", strict=False):
         runs = [values[group] for values in rows.values()]
-        means = [run.mean() for run in runs]
-        errors = [run.std(ddof=1) if len(run) > 1 else 0 for run in runs]
-        ax.errorbar(means, places, xerr=errors, fmt=marker, color="black", capsize=3)
+        for place, run in zip(places, runs, strict=True):
+            some = len(run) > 1  # of a single seed nobody knows how far it is from the mean
+            ax.errorbar(
+                run.mean(), place, xerr=run.std(ddof=1) if some else None, fmt=marker, capsize=3,
+                color="black", markerfacecolor="black" if some else "white", markersize=4,
+            )  # fmt: skip
         ax.grid(axis="y", linestyle=":", linewidth=0.6)
+        for name in {"none", "kd"} & set(rows):
+            ax.axvline(rows[name][group].mean(), color="grey", linestyle=":")
         shot = "" if group == "all" else "-shot"
         ax.set(title=f"{group}{shot} classes", xlabel="validation accuracy, %")
     axes[0, 0].set_yticks(places, list(rows))
@@ -263,8 +285,14 @@ def growth(rows: list[dict]) -> Figure:
     return fig
 
 
+def _percent(matrix: np.ndarray) -> np.ndarray:
+    """Whole numbers as text; what rounds to 0 is left empty."""
+    return np.array([[f"{value:.0f}" if value >= 0.5 else "" for value in row] for row in matrix])
+
+
 def _name_classes(ax: Axes, names: list[str]) -> None:
     if len(names) <= 20:
         ax.set_xticks(range(len(names)), names, rotation=30 if max(map(len, names)) > 3 else 0)
+        ax.set_xlabel("class, largest first")
     else:
         ax.set_xlabel(f"{len(names)} classes, largest first")

@@ -14,7 +14,15 @@ from .batches import Batches
 from .checkpoints import load_checkpoint, save_checkpoint, versions
 from .datasets import LongTailedData, Split
 from .estimates import spoken, training_seconds
-from .evaluation import compare, evaluate, evaluate_network, predict, reliability, softmax
+from .evaluation import (
+    compare,
+    evaluate,
+    evaluate_network,
+    main_scores,
+    predict,
+    reliability,
+    softmax,
+)
 from .experiments import ROLES, Experiment
 from .files import claimed, read_json, shown, write_json
 from .finished import APART, finished, trained_model
@@ -98,6 +106,7 @@ def _train(
         "validation": evaluate_network(network, data.validation, data.groups),
         "seconds": seconds,
         "parameters": sum(p.numel() for p in network.parameters()),
+        "precision": numbers,
         "machine": machine(),
     }
     if processes.is_main():
@@ -178,11 +187,12 @@ def trainer_for(
 def results(experiment: Experiment, data: LongTailedData) -> dict:
     """Evaluate teacher and student on the test images and write results.json beside them.
 
-    Returns what was written: for each role its scores, parameters, training time and, where it is
-    calibrated, temperature; the paired comparison; the mean posterior, with which one image's patch
-    weights can be had without the training images; the experiment, the command, and the machine and
-    versions that trained the student; and, per seed, the scores of all seeds of this experiment
-    that have been evaluated.
+    Returns what was written: for each role its scores on the test images and, the main ones, on the
+    validation images, its parameters, training time and, where it is calibrated, the temperature
+    and the calibration errors of before; the paired comparison; the mean posterior, with which one
+    image's patch weights can be had without the training images; the experiment, the command, and
+    the machine and versions that trained the student; and, per seed, the scores of all seeds of
+    this experiment that have been evaluated.
 
     Raises CheckpointError where a model is missing, or is of other images than `data`.
     """
@@ -193,8 +203,12 @@ def results(experiment: Experiment, data: LongTailedData) -> dict:
         networks[role], contents[role] = trained_model(experiment, data, role)
         logits[role] = predict(networks[role], data.test.images)
         summary[role] = evaluate(logits[role], data.test.labels, data.groups)
-        kept = "seconds", "parameters", "temperature"
-        summary[role] |= {k: v for k, v in contents[role]["metrics"].items() if k in kept}
+        metrics = contents[role]["metrics"]
+        kept = "seconds", "parameters", "precision", "temperature", "uncalibrated"
+        summary[role] |= {k: metrics[k] for k in kept if k in metrics}
+        summary[role]["validation"] = main_scores(metrics["validation"])
+        # a threshold is a choice, too: not one for the test images to make
+        summary[role]["low_confidence"] = metrics["validation"]["low_confidence"]
         curve = reliability(softmax(logits[role]), data.test.labels)
         for axis in ("accuracy", "confidence"):  # JSON knows no NaN, the value of an empty bin
             curve[axis] = [None if math.isnan(value) else value for value in curve[axis]]

@@ -33,6 +33,9 @@ def choose_rows(experiment: Experiment, sources: Sources) -> dict[str, np.ndarra
         chosen["test"] = _hold_out(names, labels, sources.test_per_class, seed)
         rows = np.setdiff1d(rows, chosen["test"])
     available = np.bincount(labels[rows], minlength=len(names))
+    if not available.all():
+        empty = ", ".join(np.array(names)[available == 0])
+        raise DataError(f"No training image could be read of {empty}: replace the damaged files.")
     counts = long_tailed_counts(available, experiment.profile, experiment.imbalance_factor)
     kept = rows[cut(labels[rows], counts, seed)]
     total = PUBLISHED_TOTALS.get((experiment.source, experiment.imbalance_factor))
@@ -88,11 +91,13 @@ def merged(sources: Sources, below: int) -> Sources:
     small = np.bincount(train.labels, minlength=len(names)) < below
     if small.sum() < 2:
         return sources
-    kept = [name for name, s in zip(names, small, strict=True) if not s] + [OTHERS]
+    kept = [name for name, s in zip(names, small, strict=True) if not s]
+    others = OTHERS if OTHERS not in kept else f"{OTHERS} (merged)"
+    kept.append(others)
     if len(kept) < 2:
         raise DataError(f"All classes have fewer than {below} images: merge fewer of them.")
     label = np.where(small, len(kept) - 1, np.cumsum(~small) - 1)
-    print(f"{small.sum()} classes of fewer than {below} images are one class now, “{OTHERS}”.")
+    print(f"{small.sum()} classes of fewer than {below} images are one class now, “{others}”.")
     return sources._replace(
         class_names=kept,
         train=train._replace(labels=label[train.labels]),

@@ -1,22 +1,30 @@
-"""Results that come with the project: read, tabulated and drawn; no data set and no training.
+"""Results that come with the project: read, tabulated and drawn, without training.
 
 `saved_model/<experiment>/results.json` is written by `python -m ltkd evaluate`, and
 `saved_model/<experiment>/ablation.json` by `python -m ltkd ablation`.
 """
 
 from collections import Counter
+from dataclasses import replace
 from textwrap import wrap
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 
 from . import plots
-from .evaluation import table
+from .ablation import by_row, gains_over_controls
+from .classifier import ModelPair
+from .datasets import build
+from .evaluation import predict, table
 from .experiments import PROJECT, home
 from .files import read_json
-from .longtail import GROUPS
+from .longtail import GROUPS, largest_first, spread
+from .style import shortened
+from .supervision import distillation_loss
 
 COLUMNS = ("all", *GROUPS)
+RANKS = "top", "middle", "bottom"  # in place of groups, where no class is few-shot
 ABLATED = "cifar100-lt-depth8"  # the experiment whose ablation is shipped
 WIDTH = 88  # characters of a line
 NAMES = {"teacher": "Teacher", "student": "Student"}
@@ -53,7 +61,10 @@ def report(experiment_name: str) -> str:
     found, pair, machine = scores(summary), summary["comparison"], summary["machine"]
     title = f"{experiment_name}: test accuracy, %, of {summary['test_images']:,} images"
     lines = [_wrapped(text) for text in (title, summary.get("remark")) if text]
-    lines += ["", table(found), "", *_over_seeds(summary.get("seeds", []))]
+    lines += ["", table(found), ""]
+    if all(score["groups"]["few"] is None for score in found.values()):
+        lines += [table(found, RANKS), ""]
+    lines += _over_seeds(summary.get("seeds", []))
     lines += [
         f"{name}: {score['parameters']:,} parameters, {score['seconds']:,.0f} s of training, "
         f"calibration error {score['calibration_error']:.3f}{_temperature(score)}"
@@ -101,7 +112,7 @@ def by_class(experiment_name: str) -> Figure | None:
     summary = results(experiment_name)
     if summary is None:
         return None
-    return plots.accuracy_by_class(scores(summary), np.array(summary["counts"]))
+    return plots.accuracy_by_class(scores(summary), np.array(summary["counts"]), experiment_name)
 
 
 def reliability(experiment_name: str) -> Figure | None:
@@ -109,7 +120,41 @@ def reliability(experiment_name: str) -> Figure | None:
     summary = results(experiment_name) or {}
     found = scores(summary).items()
     curves = {name: score["reliability"] for name, score in found if "reliability" in score}
-    return plots.reliability(curves) if curves else None
+    return plots.reliability(curves, experiment_name) if curves else None
+
+
+def confusion(experiment_name: str) -> Figure | None:
+    """The confusion matrices, None where the experiment is not shipped."""
+    summary = results(experiment_name)
+    if summary is None:
+        return None
+    counts = np.array(summary["counts"])
+    return plots.confusion(scores(summary), [f"class {c}" for c in range(len(counts))], counts)
+
+
+def patch_weights(experiment_name: str, columns: int = 8) -> Figure | None:
+    """Patch weights over test images of classes from head to tail, by the shipped teacher.
+
+    None where the experiment is not shipped, or, with a sentence, its data set not built here.
+    """
+    places = (place / "saved_model" / experiment_name for place in (home(), PROJECT))
+    folder = next((place for place in places if place.is_dir()), None)
+    if folder is None:
+        return None
+    pair = ModelPair.at(folder)
+    experiment = replace(pair.experiment, distillation="image_and_patch")
+    if not experiment.built_file.exists():
+        print(f"No images to draw on: python -m ltkd build {experiment.base} builds the data set.")
+        return None
+    data = build(experiment)
+    classes = spread(largest_first(data.counts), columns)
+    rows = [np.flatnonzero(data.test.labels == label)[0] for label in classes]
+    teacher = pair.classifier("teacher").network
+    patches = torch.from_numpy(predict(teacher, data.test.images[rows], patches=True))
+    weights = distillation_loss(experiment, data, teacher).patch_weights(patches)  # (N, P)
+    side = round(weights.shape[1] ** 0.5)
+    titles = [shortened(data.class_names[label], 12) for label in classes]
+    return plots.patch_weights(data.test.images[rows], weights.view(-1, side, side).numpy(), titles)
 
 
 def ablation(
@@ -136,7 +181,8 @@ def ablation_report(experiment_name: str = ABLATED, split: str = "validation") -
         return "ablation: not shipped"
     seeds = {len(values["all"]) for values in rows.values()}
     rows, teacher = _without_usual_teacher(rows)
-    last = f"{split.capitalize()} accuracy, %; {_range(seeds)} seeds a row, last epoch{teacher}."
+    number = f"{_range(seeds)} seed{'s' if max(seeds) > 1 else ''} a row"
+    last = f"{split.capitalize()} accuracy, %; {number}, last epoch{teacher}."
     return "\n".join([*_table(rows), _wrapped(last)])
 
 
@@ -144,6 +190,29 @@ def ablation_figure() -> Figure | None:
     """The ablation as points with error bars, None where it is not shipped."""
     rows = ablation()
     return None if rows is None else plots.ablation(_without_usual_teacher(rows)[0])
+
+
+def ablation_gains(experiment_name: str = ABLATED, split: str = "validation") -> str:
+    """What rows of several seeds are ahead of their controls by, or that there is no ablation.
+
+    >>> ablation_gains("no-such-experiment")
+    'ablation: not shipped'
+    """
+    content = read(f"{experiment_name}/ablation.json")
+    if content is None:
+        return "ablation: not shipped"
+    values = {name: runs for name, runs in by_row(content["rows"], split).items() if len(runs) > 1}
+    names = dict(zip(_without_usual_teacher(values)[0], values, strict=True))
+    gains = {
+        f"{short} over {control}": f"{gain:+.1f} ± {error:.1f}"
+        for short, name in names.items()
+        for control, (gain, error) in gains_over_controls(values, name).items()
+        if error == error  # NaN: one seed in common
+    }
+    width = max(map(len, gains), default=0)
+    lines = [f"{pair:{width}}  {gain}" for pair, gain in gains.items()]
+    last = f"Points of {split} accuracy, mean ± standard error of the differences seed by seed."
+    return "\n".join([*lines, last])
 
 
 def _without_usual_teacher(rows: dict) -> tuple[dict, str]:
@@ -164,9 +233,9 @@ def _without_usual_teacher(rows: dict) -> tuple[dict, str]:
 
 def _table(rows: dict[str, dict[str, np.ndarray]]) -> list[str]:
     width = max(map(len, rows))
-    lines = [" " * width + "".join(f"{group:>11}" for group in COLUMNS)]
+    lines = [" " * width + "".join(f"{group:>12}" for group in COLUMNS)]
     for name, values in rows.items():
-        lines.append(name.ljust(width) + "".join(f"{_mean(values[g]):>11}" for g in COLUMNS))
+        lines.append(name.ljust(width) + "".join(f"{_mean(values[g]):>12}" for g in COLUMNS))
     return lines
 
 

@@ -18,6 +18,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("the middle third loses its last class", "(rank < len(counts) - third)", "(rank < len(counts) - third - 1)"),
     ],
     "datasets": [
+        ("what comes during a build passes as known", "_save(experiment, data, identity)", "_save(experiment, data, _identity(experiment))"),
         ("a built file of another experiment is used", "if stored.get(key) != value]", "if False]"),
         ("counts are not held against the labels", 'if not np.array_equal(data.counts, arrays["counts"]):', "if False:"),
         ("objects in the built file are unpickled", "allow_pickle=False", "allow_pickle=True"),
@@ -48,6 +49,8 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "class_folders": [
         ("hidden files count as images", 'return name.startswith(".") or name == "__MACOSX"', "return False"),
+        ("linked class folders are not looked at", "(folder, *_linked(folder))", "(folder,)"),
+        ("what is hidden counts as a part", "sorted(_folders(path))}", "sorted(path.iterdir()) if f.is_dir()}"),
     ],
     "sources": [
         ("test images are the training images", "for train in (True, False)]", "for train in (True, True)]"),
@@ -197,12 +200,14 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("logits are multiplied", "v / by for n, v", "v * by for n, v"),
         ("the bias stays", 'n.startswith("classifier.")', 'n == "classifier.weight"'),
         ("a cosine's scale grows", 'network["scale"] / by', 'network["scale"] * by'),
-        ("only the last temperature is kept", ' * content["metrics"].get("temperature", 1.0)', ""),
+        ("only the last temperature is kept", ' * metrics.get("temperature", 1.0)', ""),
+        ("calibrated errors pass as those of before", 'metrics.get("uncalibrated", before)', "before"),
         ("results.json stays as it was", "    renew_results(experiment, data)\n", ""),
         ("no wrong image, no bound", "right.all() or not told", "not told"),
         ("logits that tell nothing pass", "right.all() or not told", "right.all()"),
     ],
     "runs": [
+        ("test images set the threshold", '= metrics["validation"]["low_confidence"]', '= metrics["test"]["low_confidence"]'),
         ("validation images in place of test images", '"test": evaluate_network(network, data.test,', '"test": evaluate_network(network, data.validation,'),
         ("results of the validation images", 'evaluate(logits[role], data.test.labels', 'evaluate(logits["teacher"], data.test.labels'),
         ("the student is not trained by the teacher", "objective_for(experiment, data, teacher,", "objective_for(experiment, data, None,"),
@@ -229,6 +234,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "ablation": [
         ("two tables at once lose rows", "for r in _rows_of(file) if", "for r in [] if"),
         ("a wider teacher is as wide", "2 * teacher_width", "teacher_width"),
+        ("rows of other images count", 'if row.get("data") in (None, data.fingerprint)]', "]"),
     ],
     "finished": [
         ("another experiment's model is taken", "if not (same and _same_training(content[\"experiment\"], experiment, role)):", "if not same:"),
@@ -250,6 +256,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("half of 16 bits", "full: float = 65535", "full: float = 32767"),
     ],
     "classifier": [
+        ("results of other images are shown", 'found.get("data") in (None, own) or own is None', "True"),
         ("squeezed, not cropped", 'ImageOps.fit(image.convert("RGB"), (self.image_size, self.image_size))', 'image.convert("RGB").resize([self.image_size] * 2)'),
         ("evidence does not add up", "/ self.patch_logits[..., 0].size", ""),
         ("the least likely class", "argsort(descending=True)", "argsort()"),
@@ -288,6 +295,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("the environment wins over arguments", "if option not in fields and (value", "if (value"),
     ],
     "gallery": [
+        ("the first of two classes of a name", "if len(named) == 1 else None", "if named else None"),
         ("uploads of any size", "if size > MAX_BYTES:", "if False:"),
     ],
     "answers": [

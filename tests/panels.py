@@ -11,7 +11,9 @@ from ltkd.controls import UPLOAD
 from ltkd.panel import Panel
 from ltkd.uploader import Upload
 
-METRICS = {"seconds": 1.0, "parameters": 1}
+NOTHING = dict.fromkeys(("many", "medium", "few"))
+VALIDATION = {"all": 50.0, "groups": NOTHING, "calibration_error": 0.1, "low_confidence": None}
+METRICS = {"seconds": 1.0, "parameters": 1, "validation": VALIDATION}
 MODELS = {"Teacher Model": "teacher", "Student Model": "student"}
 
 

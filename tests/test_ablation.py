@@ -180,3 +180,22 @@ def test_a_teacher_alone_is_a_row(digits, quick, home, monkeypatch):
 def test_a_pattern_that_fits_no_row_is_refused(quick):
     with pytest.raises(ValueError, match="No row fits 'kdd'; a row is named by recipe, teacher"):
         ablation(quick, patterns=["kdd"])
+
+
+def test_rows_of_other_images_are_measured_again(digits, quick, monkeypatch):
+    file, trained = quick.model_folder / "ablation.json", []
+    score = {"all": 1.0, "many": 1.0, "medium": 1.0, "few": 1.0}
+    row = {"seed": 0, "validation": score, "test": score}
+    rows_of = {"none": "other images", "none, cutmix": digits.fingerprint, "none, older": None}
+    write_json(file, {"rows": [row | {"row": n, "data": d} for n, d in rows_of.items()]})
+
+    def measured_now(student, data, name):
+        trained.append(name)
+        return {"validation": score, "test": score}
+
+    monkeypatch.setattr(module, "build", lambda experiment: digits)
+    monkeypatch.setattr(module, "_measured", measured_now)
+    found = ablation(quick, seeds=1, patterns=["none", "none, cutmix"])
+    assert trained == ["none"]
+    assert [r["row"] for r in found] == ["none, cutmix", "none, older", "none"]
+    assert found[-1]["data"] == digits.fingerprint

@@ -153,6 +153,18 @@ def test_images_that_are_too_small():
         backbone_for("alexnet", 3, 16)
 
 
+def test_a_schedule_that_begins_on_images_that_are_too_small(digits, shorten):
+    photographs = SCHEDULES["photographs"]
+    experiment = Experiment.named("digits-lt")
+    experiment = replace(experiment, backbone="alexnet", image_size=64, schedule=photographs)
+    begins = (
+        r"alexnet cannot take images of 48 pixels, with which the schedule begins, \(.*\): choose"
+    )
+    with pytest.raises(ValueError, match=begins):
+        new_network(experiment, digits, "teacher")
+    new_network(shorten(experiment, 1, small=0.0), digits, "teacher")  # 64 pixels will do
+
+
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """Where torchvision keeps its downloads: empty, and no network."""

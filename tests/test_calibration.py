@@ -70,10 +70,14 @@ def test_answers_stay_and_probabilities_move(trained, digits, capsys):
 
 
 def test_twice_is_once_and_the_product_is_kept(trained, digits):
+    metrics = student(trained, digits.test.images)[1]["metrics"]
+    before = {s: metrics[s]["calibration_error"] for s in ("validation", "test")}
     first = calibration.calibrate(trained, digits)
     assert calibration.calibrate(trained, digits) == pytest.approx(1, rel=1e-3)
-    kept = student(trained, digits.test.images)[1]["metrics"]["temperature"]
+    metrics = student(trained, digits.test.images)[1]["metrics"]
+    kept = metrics["temperature"]
     assert kept == pytest.approx(first, rel=1e-3)
+    assert metrics["uncalibrated"] == before
     train(trained, digits, "student")  # still the experiment's student: loaded, not trained
     assert student(trained, digits.test.images)[1]["metrics"]["temperature"] == kept
 

@@ -12,6 +12,7 @@ from ltkd.checkpoints import CheckpointError, load_checkpoint
 from ltkd.classifier import Classifier, ModelPair, model_folders
 from ltkd.evaluation import LOW, predict, softmax
 from ltkd.experiments import Experiment
+from ltkd.files import write_json
 from ltkd.runs import results, train
 from ltkd.supervision import distillation_loss
 
@@ -185,13 +186,13 @@ def test_damaged_results_are_as_none(pair, digits, content, tmp_path, monkeypatc
 @pytest.mark.parametrize("role", ["teacher", "student"])
 def test_a_twentieth_of_what_is_right_is_below_the_threshold(pair, digits, role):
     classifier = pair.classifier(role)
-    probabilities = softmax(predict(classifier.network, digits.test.images))
+    probabilities = softmax(predict(classifier.network, digits.validation.images))
     confidence = probabilities.max(1)
-    right = confidence[probabilities.argmax(1) == digits.test.labels]
+    right = confidence[probabilities.argmax(1) == digits.validation.labels]
     share = (right < pair.low_confidence(role)).mean()
     assert share == pytest.approx(LOW, abs=1 / len(right))
-    lowest = classifier.predict(picture(digits.test.images, confidence.argmin()))
-    highest = classifier.predict(picture(digits.test.images, confidence.argmax()))
+    lowest = classifier.predict(picture(digits.validation.images, confidence.argmin()))
+    highest = classifier.predict(picture(digits.validation.images, confidence.argmax()))
     assert pair.unsure(role, lowest) and not pair.unsure(role, highest)
 
 
@@ -214,3 +215,19 @@ def test_what_is_not_available(pair, tmp_path):
     pair = replace(pair, files=pair.files | {"student": tmp_path / "none.pth"}, loaded={})
     assert not pair.available("student")
     assert pair.any_classifier() is pair.classifier("teacher")
+
+
+def test_results_of_other_images_are_as_none(pair, tmp_path):
+    for role, file in pair.files.items():
+        pair.files[role] = tmp_path / file.name
+        pair.files[role].write_bytes(file.read_bytes())
+    for data, known in ((pair.classifier("student").data, True), (None, True), ("other", False)):
+        write_json(tmp_path / "results.json", {"data": data, "test_images": 5})
+        assert bool(replace(pair, loaded={}).results) == known
+
+
+def test_loading_a_model_draws_nothing_from_the_generator(path):
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    Classifier.load(path)
+    assert torch.equal(torch.get_rng_state(), before)

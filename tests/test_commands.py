@@ -1,6 +1,7 @@
 """python -m ltkd, from the data to results.json, and the teacher and student behind it."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -127,7 +128,7 @@ def test_what_a_user_can_mend_is_one_sentence(capsys, tmp_path):
     assert "There is no folder" in failed(capsys, "build", f"folder:{tmp_path}/nowhere")
     assert "Unknown profile 'flat'" in failed(capsys, "build", "digits-lt", "--profile", "flat")
     error = failed(capsys, "build", "digits-lt", "--imbalance-factor", "1000")
-    assert "the factor can be 110 at most" in error
+    assert "for the largest class has 110: choose a smaller factor" in error
 
 
 def test_used_up_memory_is_one_sentence(capsys, monkeypatch):
@@ -252,3 +253,14 @@ def test_a_finished_model_is_not_trained_again(digits, quick, monkeypatch, capsy
     with pytest.raises(KeyboardInterrupt):
         runs.train(quick, digits, "teacher")
     assert "It is trained again now" in capsys.readouterr().out
+
+
+def test_names_that_the_output_cannot_show(tmp_path, write_classes):
+    write_classes(tmp_path / "野猫", {"ant": 6, "bee": 6})
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    for words in (["build", "-h"], ["build", f"folder:{tmp_path}/野猫", "--image-size", "32"]):
+        told = subprocess.run(
+            [sys.executable, "-m", "ltkd", *words], capture_output=True, text=True, env=environment
+        )
+        assert told.returncode == 0, told.stderr
+    assert "2 classes" in told.stdout

@@ -104,6 +104,20 @@ def test_what_is_given_wins_over_the_environment(monkeypatch):
     assert Experiment.choose("digits-lt", epochs=None, seed=None).name == "digits-lt-epochs2"
 
 
+def test_what_to_expect_is_said_of_the_named_experiment_alone():
+    named = Experiment.named("cifar100-lt")
+    assert Experiment.choose("cifar100-lt") == named and named.expected
+    assert Experiment.choose("cifar100-lt", seed=1).expected == ""
+
+
+def test_photographs_of_ones_own_are_trained_as_cars_are(tmp_path):
+    own, cars = Experiment.from_folder(tmp_path), Experiment.named("stanford-cars-lt")
+    for field in ("image_size", "depth", "stem_stride", "width", "teacher_width", "teacher_loss",
+                  "student_loss", "distillation"):  # fmt: skip
+        assert getattr(own, field) == getattr(cars, field), field
+    assert own.schedule == SCHEDULES["photographs"]
+
+
 def test_a_schedule_is_chosen_by_name():
     chosen = Experiment.choose("cifar100-lt", schedule="paper", epochs=400)
     assert chosen.schedule == replace(SCHEDULES["paper"], epochs=400)

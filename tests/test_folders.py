@@ -1,11 +1,7 @@
 """What is said of one's own photographs: look-alikes, advice, time; and small classes merged."""
 
-import errno
-import os
 import tracemalloc
-import unicodedata
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +13,7 @@ from ltkd.datasets import LongTailedData, Split, build
 from ltkd.duplicates import NEAR, hashes, near_duplicates
 from ltkd.estimates import spoken, training_seconds
 from ltkd.experiments import Experiment
-from ltkd.folders import advice, counts, left_out, look_alikes, report
+from ltkd.folders import advice, look_alikes, report
 
 
 def scene(seed: int, side: int = 64) -> Image.Image:
@@ -225,123 +221,3 @@ def test_a_long_training_says_how_long(digits, quick, shorten, monkeypatch, caps
     assert "float32; about 2.0 hours in all." in capsys.readouterr().out
     assert spoken(7200) == "about 2.0 hours"
     assert folders.SHOWN > 1
-
-
-def test_links_are_no_photographs_of_their_own(tmp_path, write_classes):
-    """Links to files count as the files; links to folders may lead round in a circle."""
-    paths = write_classes(tmp_path / "pets", {"ant": 5, "bee": 5})
-    write_classes(tmp_path, {"elsewhere": 2})
-    (tmp_path / "pets/ant/same.png").symlink_to(paths[0])
-    (tmp_path / "pets/ant/nowhere.png").symlink_to("gone.png")
-    (tmp_path / "pets/ant/circle.png").symlink_to("circle.png")
-    (tmp_path / "pets/ant/up").symlink_to("..")
-    (tmp_path / "pets/bee/more").symlink_to(tmp_path / "elsewhere")
-    experiment = replace(Experiment.from_folder(tmp_path / "pets"), image_size=8)
-    data = build(experiment)
-    assert sum(len(getattr(data, s).labels) for s in ("train", "validation", "test")) == 11
-    assert left_out(experiment) == ["Other files, left out: 2 dangling links, 2 links to folders."]
-
-
-def test_class_folders_may_be_links(tmp_path, write_classes):
-    write_classes(tmp_path, {"pets/ant": 5, "elsewhere": 6})
-    (tmp_path / "pets" / "bee").symlink_to(tmp_path / "elsewhere")
-    data = build(replace(Experiment.from_folder(tmp_path / "pets"), image_size=8))
-    assert data.class_names == ["ant", "bee"]
-
-
-@pytest.mark.parametrize(
-    ("link", "target", "said"),
-    [
-        ("loop", ".", "loop is a link to a folder that holds it: remove the link"),
-        ("up", "..", "up is a link to a folder that holds it: remove the link"),
-        ("wasp", "bee", "have the same place. Keep one of them."),
-    ],
-)
-def test_a_class_that_is_another_folder(tmp_path, write_classes, link, target, said):
-    write_classes(tmp_path / "pets", {"ant": 5, "bee": 5})
-    (tmp_path / "pets" / link).symlink_to(target)
-    with pytest.raises(DataError, match=said):
-        build(replace(Experiment.from_folder(tmp_path / "pets"), image_size=8))
-
-
-def test_accents_may_be_written_in_two_ways(tmp_path, write_classes):
-    """macOS stores é as e and an accent, others as one letter."""
-    one, two = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
-    write_classes(tmp_path / "split", {f"train/{one}": 5, "train/cat": 5})
-    write_classes(tmp_path / "split", {f"test/{two}": 3, "test/cat": 3})
-    data = build(replace(Experiment.from_folder(tmp_path / "split"), image_size=8))
-    assert data.class_names == [one, "cat"] and np.bincount(data.test.labels).tolist() == [3, 3]
-    write_classes(tmp_path / "twice", {one: 5, two: 5})
-    with pytest.raises(DataError, match=r"Two class folders are one class: .* have the same name"):
-        build(replace(Experiment.from_folder(tmp_path / "twice"), image_size=8))
-
-
-def test_class_names_that_differ_in_capitals_alone_are_pointed_out(tmp_path, write_classes):
-    write_classes(tmp_path, {"Cat": 8, "cat": 9, "Straße": 8, "STRASSE": 8})
-    experiment = replace(Experiment.from_folder(tmp_path), image_size=8)
-    data = build(experiment)
-    assert data.class_names == ["Cat", "STRASSE", "Straße", "cat"]
-    said = [line for line in advice(experiment, data) if "capitals" in line]
-    assert said == [
-        "Some classes differ in capitals alone (Cat, cat, STRASSE, Straße): if they are the same, "
-        "put their images into one folder."
-    ]
-
-
-def test_a_folder_that_cannot_be_read(tmp_path, write_classes, monkeypatch):
-    """As the system says it: who runs the tests may be allowed everything."""
-    write_classes(tmp_path / "pets", {"ant": 5, "bee/night": 5})
-    scan, closed = os.scandir, tmp_path / "pets/bee/night"
-
-    def refuse(path):
-        if Path(path) == closed:
-            raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
-        return scan(path)
-
-    monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(
-        DataError, match=r"bee/night cannot be read \(Permission denied\): allow it"
-    ):
-        build(replace(Experiment.from_folder(tmp_path / "pets"), image_size=8))
-
-
-def test_a_folder_whose_files_cannot_be_opened(tmp_path, write_classes, monkeypatch):
-    write_classes(tmp_path / "pets", {"ant": 5, "bee": 5})
-    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "bee")
-    with pytest.raises(DataError, match=r"bee cannot be read \(Permission denied\): allow it"):
-        build(replace(Experiment.from_folder(tmp_path / "pets"), image_size=8))
-
-
-def test_numbered_photographs_keep_their_names(tmp_path, write_classes):
-    """Names that count through all classes are no order of a publisher here."""
-    for i, path in enumerate(write_classes(tmp_path, {"ant": 6, "bee": 6})):
-        path.rename(path.with_name(f"{i}.png"))
-    data = build(replace(Experiment.from_folder(tmp_path), image_size=8))
-    assert set(data.test.sources) <= {f"{'ant' if i < 6 else 'bee'}/{i}.png" for i in range(12)}
-
-
-def test_two_folders_of_one_name_do_not_share_their_models(tmp_path, write_classes):
-    for place in ("2023", "2024"):
-        write_classes(tmp_path / place / "pets", {"ant": 5, "bee": 5})
-    first, second = (
-        replace(Experiment.from_folder(tmp_path / place / "pets"), image_size=8)
-        for place in ("2023", "2024")
-    )
-    before = build(first)
-    with pytest.raises(DataError, match=r"2023/pets, from which .* rename one of the two folders"):
-        build(second)
-    assert build(first).train.sources.tolist() == before.train.sources.tolist()
-    (tmp_path / "2023").rename(tmp_path / "old")  # that one is no more: it was moved, say
-    assert len(build(second).test.labels) == 4
-
-
-def test_a_folder_without_class_folders_says_what_is_needed(tmp_path, write_classes):
-    write_classes(tmp_path, {"photos": 5})
-    with pytest.raises(DataError, match="2 are needed, each with the images of one class"):
-        build(replace(Experiment.from_folder(tmp_path / "photos"), image_size=8))
-
-
-def test_balanced_classes_have_one_size(tmp_path, write_classes):
-    write_classes(tmp_path, {"a": 8, "b": 8})
-    data = build(replace(Experiment.from_folder(tmp_path), image_size=8))
-    assert counts(data).endswith("5 training images of every class.")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from panels import METRICS
 from PIL import Image
 
 from ltkd.checkpoints import load_checkpoint, save_checkpoint
@@ -15,8 +16,6 @@ from ltkd.initial import new_network
 from ltkd.overlays import ABOVE, BELOW, overlay
 from ltkd.runs import results
 from ltkd.thumbnails import captions, style
-
-METRICS = {"seconds": 1.0, "parameters": 1}
 
 
 @pytest.fixture
@@ -127,3 +126,19 @@ def test_the_overlay_writes_the_numbers():
     """So that no colour is needed: equal tints, different numbers, different pictures."""
     small, large = np.full((2, 2), 2.0), np.full((2, 2), 3.0)
     assert overlay(colour(8), small, -2, 0, 2) != overlay(colour(8), large, -3, 0, 3)
+
+
+@pytest.mark.parametrize(
+    ("names", "file", "true"),
+    [
+        (["C#", "C++"], "C_-test-7.png", None),  # which of the two it is nobody can tell
+        (["cat", "dog"], "cat-test-cat-test-1_jpg.png", "cat"),
+        (["a-test-b", "dog"], "a-test-b-test-1.png", "a-test-b"),
+    ],
+)
+def test_the_class_in_a_file_name(pair, quick, names, file, true):
+    pair.any_classifier().class_names[4:6] = names
+    quick.image_folder.mkdir(parents=True)
+    (quick.image_folder / file).write_bytes(png_bytes(colour(50)))
+    (picture,) = (p for p in gallery(pair) if p.name == file.removesuffix(".png"))
+    assert picture.true_class == true

@@ -115,3 +115,11 @@ def test_the_command_prints_that_sentence(monkeypatch, capsys):
     monkeypatch.setattr(notebooks, "run_all", fail)
     assert main(["notebooks", "digits-lt"]) == 1
     assert capsys.readouterr().err == "ltkd: 01.ipynb stopped.\n"
+
+
+def test_a_kernel_that_dies_is_one_sentence(tmp_path, home):
+    source = write(tmp_path / "a.ipynb", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(
+        notebooks.NotebookError, match=r"kernel of a.ipynb died, mostly for want of"
+    ):
+        notebooks.execute(source, home / "a.ipynb")

@@ -152,3 +152,16 @@ def test_nothing_uploaded_is_written(panel, home):
     upload_all(panel, {"a.png": png(noise()), "b.png": png(noise(seed=1))})
     classify(panel, COMPARE)
     assert sorted(home.rglob("*")) == before
+
+
+def test_several_uploads_where_one_model_is_missing(models, quick):
+    quick.model_file("teacher").unlink()
+    panel = Panel(quick)
+    upload_all(panel, {"a.png": png(noise()), "b.png": png(noise(seed=1))})
+    classify(panel, "Student Model")
+    assert (
+        "Student Model" in panel.result.value and "There is no model file" not in panel.result.value
+    )
+    link = re.search("href='data:text/csv;base64,([^']*)'", panel.table.value)
+    rows = list(csv.DictReader(io.StringIO(base64.b64decode(link[1]).decode("utf-8-sig"))))
+    assert [row["teacher"] for row in rows] == ["", ""] and all(row["student"] for row in rows)

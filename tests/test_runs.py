@@ -168,6 +168,17 @@ def test_a_seed_above_nine_is_shown_too(trained, digits):
     assert [row["seed"] for row in runs.results(late, digits)["seeds"]] == [12]
 
 
+def test_the_threshold_of_the_panel_is_of_validation_images(trained, digits):
+    path = trained.model_file("student")
+    content = torch.load(path, weights_only=True)
+    stored = content["metrics"]["validation"]
+    found = runs.results(trained, digits)["student"]
+    assert found["low_confidence"] == stored["low_confidence"]
+    assert found["validation"]["all"] == stored["all"] != found["all"]
+    assert found["validation"]["few"] == stored["groups"]["few"]
+    assert found["precision"] == "float32"
+
+
 def test_results_name_the_machine_that_trained(trained, digits, monkeypatch):
     monkeypatch.setattr(runs, "machine", lambda: {"device": "another one"})
     assert runs.results(trained, digits)["machine"]["device"] != "another one"

@@ -4,9 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from panels import METRICS
 
 from ltkd import shipped
 from ltkd.checkpoints import save_checkpoint
+from ltkd.datasets import build
 from ltkd.initial import new_network
 from ltkd.runs import results
 
@@ -16,7 +18,7 @@ def summary(quick, digits):
     """results.json of two untrained networks, beside them."""
     for role in ("teacher", "student"):
         network = new_network(quick, digits, role)
-        metrics = {"seconds": 1.5, "parameters": 75_290}
+        metrics = METRICS | {"seconds": 1.5, "parameters": 75_290}
         save_checkpoint(quick.model_file(role), network, digits, quick, role, metrics, [])
     return results(quick, digits)
 
@@ -146,8 +148,50 @@ def test_the_usual_teacher_is_named_once(home):
 
 def test_the_ablation_is_drawn_with_error_bars(ablation):
     axis = shipped.ablation_figure().axes[0]
-    bars = axis.containers[0]
-    assert bars.lines[0].get_xdata().tolist() == [41.0, 39.0]
-    ends = [segment[:, 0].tolist() for segment in bars.lines[2][0].get_segments()]
-    assert ends == [[40.0, 42.0], [39.0, 39.0]]
+    several, single = axis.containers
+    assert [bars.lines[0].get_xdata().tolist() for bars in axis.containers] == [[41.0], [39.0]]
+    assert [s[:, 0].tolist() for s in several.lines[2][0].get_segments()] == [[40.0, 42.0]]
+    assert not single.has_xerr and single.lines[0].get_markerfacecolor() == "white"
     assert [label.get_text() for label in axis.get_yticklabels()] == ["KD", "no distillation"]
+
+
+def test_what_rows_gain_over_their_controls(home):
+    """By hand: differences 1 and 3, so 2 ± 1. A row with one seed has no error: it is left out."""
+    values = {"none": (40.0, 40.0), "kd, a wide teacher": (41.0, 43.0), "decoupled": (50.0,)}
+    ship(home, [
+        {"row": name, "seed": seed, "validation": {"all": value}}
+        for name, runs in values.items() for seed, value in enumerate(runs)
+    ])  # fmt: skip
+    first, last = shipped.ablation_gains().splitlines()
+    assert first == "kd over none  +2.0 ± 1.0"
+    assert last.startswith("Points of validation accuracy, mean ± standard error")
+
+
+def test_confusion_of_a_file(quick, summary):
+    assert shipped.confusion("no-such-experiment") is None
+    left, right, _ = shipped.confusion(quick.name).axes
+    for ax, role in ((left, "teacher"), (right, "student")):
+        shown = np.asarray(ax.collections[0].get_array()).reshape(10, 10)
+        assert shown == pytest.approx(100 * np.array(summary[role]["confusion"]) / 64)
+
+
+def test_patch_weights_are_drawn_where_the_images_are(quick, summary, digits, capsys):
+    assert shipped.patch_weights("no-such-experiment") is None
+    assert shipped.patch_weights(quick.name) is None
+    assert "python -m ltkd build digits-lt" in capsys.readouterr().out
+    build(quick)
+    axes = shipped.patch_weights(quick.name, columns=3).axes
+    assert [ax.get_title() for ax in axes[:3]] == ["0", "4", "9"]  # from head to tail
+    texts = [float(text.get_text()) for text in axes[3].texts]
+    assert len(texts) == 16 and np.mean(texts) == pytest.approx(1, abs=0.05)
+
+
+def test_ranks_stand_in_where_no_class_is_few_shot(quick, summary):
+    file = quick.model_folder / "results.json"
+    assert "bottom" not in shipped.report(quick.name)
+    for role in ("teacher", "student"):
+        summary[role]["groups"]["few"] = None
+    file.write_text(json.dumps(summary))
+    header, teacher, _ = shipped.report(quick.name).split("\n\n")[2].splitlines()
+    assert header.split() == ["all", "top", "middle", "bottom"]
+    assert teacher.split()[-1] == f"{summary['teacher']['groups']['bottom']:.1f}"
