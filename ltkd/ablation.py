@@ -84,8 +84,8 @@ def ablation(experiment: Experiment, seeds: int = 3, patterns: Sequence[str] = (
     A row is a student or, to compare with, a teacher alone.
 
     They are kept in saved_model/<experiment>/ablation.json; rows of other images, of a folder that
-    has changed, are measured again. Validation accuracy decides; test
-    accuracy, read once after the last epoch, stands beside it. Raises ValueError where no row fits.
+    has changed, are measured again. Validation accuracy decides; test accuracy, read once after the
+    last epoch, stands beside it. Raises ValueError where no row fits.
     """
     wanted = rows(*patterns, teacher_width=experiment.teacher_width)
     if not wanted:
@@ -95,8 +95,8 @@ def ablation(experiment: Experiment, seeds: int = 3, patterns: Sequence[str] = (
             f"'kd, a wider teacher, cutmix'; '*' stands for anything."
         )
     file = experiment.model_folder / "ablation.json"
-    data, done = build(experiment), _rows_of(file)
-    done = [row for row in done if row.get("data") in (None, data.fingerprint)]
+    data = build(experiment)
+    done = _rows_of(file, data.fingerprint)
     known = {(row["row"], row["seed"]) for row in done}
     words = [f"{command(experiment, ('ablation',))} --seeds {seeds}"]
     words += ["--rows", *map(shlex.quote, patterns)] if patterns else []
@@ -125,16 +125,18 @@ def _measured(student: Experiment, data: LongTailedData, name: str) -> dict:
     return row | {"versions": content.get("versions", versions())}
 
 
-def _rows_of(file: Path) -> list[dict]:
-    return read_json(file)["rows"] if file.exists() else []
+def _rows_of(file: Path, data: str) -> list[dict]:
+    """The table's rows of the images with this fingerprint; older rows do not tell theirs."""
+    found = read_json(file)["rows"] if file.exists() else []
+    return [row for row in found if row.get("data") in (None, data)]
 
 
 def _add(file: Path, about: dict, row: dict) -> list[dict]:
     """Add a row to the table on the disk, where another process may have added some; return all."""
     with claimed(file, "The writing of the ablation's table", wait=True):
         known = row["row"], row["seed"]
-        done = [r for r in _rows_of(file) if r.get("data") in (None, row["data"])]
-        done = [r for r in done if (r["row"], r["seed"]) != known] + [row]
+        others = _rows_of(file, row["data"])
+        done = [r for r in others if (r["row"], r["seed"]) != known] + [row]
         write_json(file, about | {"rows": done})
     return done
 

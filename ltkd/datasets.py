@@ -17,7 +17,7 @@ from .files import claimed, printable, progress, shown, write_atomically
 from .longtail import class_groups, head_classes
 from .mapped import MappedImages
 from .naming import DATA_TAGS
-from .selection import choose_rows, count_broken, merged, readable_sources
+from .selection import check_counts, choose_rows, count_broken, merged, readable_sources
 from .sources import Images, Source, image_store, load_sources
 from .splits import find_split, read_split
 
@@ -94,9 +94,7 @@ def build(experiment: Experiment) -> LongTailedData:
 def _build(experiment: Experiment) -> LongTailedData:
     identity = _identity(experiment)  # first: files that come while others are read are news
     data = _cut_and_read(experiment)
-    if data.counts.min() < 1:
-        empty = ", ".join(np.array(data.class_names)[data.counts < 1])
-        raise DataError(f"No training image could be read of {empty}: replace the damaged files.")
+    check_counts(data.class_names, data.counts)
     for split in ("validation", "test"):
         if not len(getattr(data, split).labels):
             raise DataError(f"No {split} image could be read: replace the damaged files.")

@@ -107,7 +107,7 @@ def accuracy_by_class(scores: dict[str, dict], counts: np.ndarray, of: str = "")
         xscale="log",
         xlabel="training images of the class",
         ylabel="test accuracy, %",
-        title=": ".join(filter(None, ("Accuracy of every class", of))),
+        title=_titled("Accuracy of every class", of),
         ylim=(-4, 104),
     )
     plain_numbers(ax)
@@ -156,8 +156,8 @@ def reliability(curves: dict[str, dict], of: str = "") -> Figure:
             color=colour,
             label=label,
         )
-    title = ": ".join(filter(None, ("Reliability", of)))
-    ax.set(xlabel="confidence", ylabel="accuracy", title=title, xlim=(0, 1), ylim=(0, 1.02))
+    ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
+    ax.set_title(_titled("Reliability", of))
     ax.legend(frameon=False, loc="upper left", fontsize=8)
     return fig
 
@@ -283,6 +283,10 @@ def growth(rows: list[dict]) -> Figure:
     axes[0, 0].set_ylabel("seconds an epoch")
     axes[1, 0].set_ylabel("peak memory, MiB")
     return fig
+
+
+def _titled(title: str, of: str) -> str:
+    return f"{title}: {of}" if of else title
 
 
 def _percent(matrix: np.ndarray) -> np.ndarray:

@@ -33,9 +33,7 @@ def choose_rows(experiment: Experiment, sources: Sources) -> dict[str, np.ndarra
         chosen["test"] = _hold_out(names, labels, sources.test_per_class, seed)
         rows = np.setdiff1d(rows, chosen["test"])
     available = np.bincount(labels[rows], minlength=len(names))
-    if not available.all():
-        empty = ", ".join(np.array(names)[available == 0])
-        raise DataError(f"No training image could be read of {empty}: replace the damaged files.")
+    check_counts(names, available)
     counts = long_tailed_counts(available, experiment.profile, experiment.imbalance_factor)
     kept = rows[cut(labels[rows], counts, seed)]
     total = PUBLISHED_TOTALS.get((experiment.source, experiment.imbalance_factor))
@@ -50,6 +48,13 @@ def choose_rows(experiment: Experiment, sources: Sources) -> dict[str, np.ndarra
     validation = sample_per_class(labels, unused, experiment.validation, seed=0)
     kept = kept[~np.isin(kept, validation)]
     return {"train": kept, "validation": validation} | chosen
+
+
+def check_counts(class_names: list[str], counts: np.ndarray) -> None:
+    """Raise DataError, naming them, where classes have no training image."""
+    if not np.all(counts):
+        empty = ", ".join(np.array(class_names)[counts == 0])
+        raise DataError(f"No training image could be read of {empty}: replace the damaged files.")
 
 
 def save_split(experiment: Experiment) -> Path:

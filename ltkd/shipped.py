@@ -6,6 +6,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from textwrap import wrap
 
 import numpy as np
@@ -32,11 +33,14 @@ NAMES = {"teacher": "Teacher", "student": "Student"}
 
 def read(name: str) -> dict | None:
     """A JSON file below saved_model/, of LTKD_HOME or of the project; None where there is none."""
-    for folder in (home(), PROJECT):
-        path = folder / "saved_model" / name
-        if path.is_file():
-            return read_json(path)
-    return None
+    path = _found(name)
+    return None if path is None else read_json(path)
+
+
+def _found(name: str) -> Path | None:
+    """A file or folder below saved_model/, of LTKD_HOME or of the project; None: in neither."""
+    paths = (place / "saved_model" / name for place in (home(), PROJECT))
+    return next((path for path in paths if path.exists()), None)
 
 
 def results(experiment_name: str) -> dict | None:
@@ -137,8 +141,7 @@ def patch_weights(experiment_name: str, columns: int = 8) -> Figure | None:
 
     None where the experiment is not shipped, or, with a sentence, its data set not built here.
     """
-    places = (place / "saved_model" / experiment_name for place in (home(), PROJECT))
-    folder = next((place for place in places if place.is_dir()), None)
+    folder = _found(experiment_name)
     if folder is None:
         return None
     pair = ModelPair.at(folder)

@@ -232,9 +232,9 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("looking at the networks draws random numbers", "with torch.random.fork_rng(), torch.inference_mode():", "with torch.inference_mode():"),
     ],
     "ablation": [
-        ("two tables at once lose rows", "for r in _rows_of(file) if", "for r in [] if"),
+        ("two tables at once lose rows", "for r in others if", "for r in [] if"),
         ("a wider teacher is as wide", "2 * teacher_width", "teacher_width"),
-        ("rows of other images count", 'if row.get("data") in (None, data.fingerprint)]', "]"),
+        ("rows of other images count", 'if row.get("data") in (None, data)]', "]"),
     ],
     "finished": [
         ("another experiment's model is taken", "if not (same and _same_training(content[\"experiment\"], experiment, role)):", "if not same:"),

@@ -30,6 +30,12 @@ from ltkd.uploader import Upload
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>.png"
 
 
+def csv_rows(panel) -> list[dict[str, str]]:
+    """The table that can be downloaded."""
+    link = re.search("href='data:text/csv;base64,([^']*)'", panel.table.value)
+    return list(csv.DictReader(io.StringIO(base64.b64decode(link[1]).decode("utf-8-sig"))))
+
+
 def test_a_second_upload_replaces_the_first(panel):
     upload(panel, png(noise()))
     first = panel.preview.value
@@ -43,8 +49,7 @@ def test_several_uploads_give_a_table_and_its_csv(evaluated):
     upload_all(evaluated, sound | {"bad.png": b"words", "=1+1.png": sound["0.png"]})
     assert evaluated.table.value == ""
     classify(evaluated, "Teacher Model")
-    link = re.search("href='data:text/csv;base64,([^']*)'", evaluated.table.value)
-    rows = list(csv.DictReader(io.StringIO(base64.b64decode(link[1]).decode("utf-8-sig"))))
+    rows = csv_rows(evaluated)
     assert [row["file"] for row in rows] == ["0.png", "1.png", "2.png", "bad.png", "'=1+1.png"]
     for i in range(3):
         for role in MODELS.values():
@@ -162,6 +167,5 @@ def test_several_uploads_where_one_model_is_missing(models, quick):
     assert (
         "Student Model" in panel.result.value and "There is no model file" not in panel.result.value
     )
-    link = re.search("href='data:text/csv;base64,([^']*)'", panel.table.value)
-    rows = list(csv.DictReader(io.StringIO(base64.b64decode(link[1]).decode("utf-8-sig"))))
+    rows = csv_rows(panel)
     assert [row["teacher"] for row in rows] == ["", ""] and all(row["student"] for row in rows)
