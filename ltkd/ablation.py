@@ -47,13 +47,15 @@ CONTROLS = {
 def rows(*patterns: str, teacher_width: int = 16) -> dict[str, dict]:
     """The rows of the table whose name fits a pattern, all if none is given: name → fields.
 
-    The teachers, of `teacher_width` or twice that; every recipe with every teacher; every way of
-    mixing with four of the recipes.
+    The teachers, of `teacher_width` or, unless that is 0, twice that; every recipe with every
+    teacher; every way of mixing with four of the recipes.
 
     >>> list(rows("kd, a wider teacher*cut*"))
     ['kd, a wider teacher, cutmix', 'kd, a wider teacher, tail_cutmix']
     """
     teachers = TEACHERS | {WIDER: TEACHERS[WIDER] | {"teacher_width": 2 * teacher_width}}
+    if not teacher_width:
+        del teachers[WIDER]
     table = {row_name(ALONE, teacher, "none"): fields for teacher, fields in teachers.items()}
     for (teacher, fields), recipe, mix in product(teachers.items(), RECIPES, MIXES):
         if mix != "none" and recipe not in MIXED:
@@ -87,7 +89,8 @@ def ablation(experiment: Experiment, seeds: int = 3, patterns: Sequence[str] = (
     has changed, are measured again. Validation accuracy decides; test accuracy, read once after the
     last epoch, stands beside it. Raises ValueError where no row fits.
     """
-    wanted = rows(*patterns, teacher_width=experiment.teacher_width)
+    small = experiment.backbone == "resnet"  # torchvision's backbones have one width
+    wanted = rows(*patterns, teacher_width=experiment.teacher_width if small else 0)
     if not wanted:
         given = " or ".join(map(repr, patterns))
         raise ValueError(
@@ -98,9 +101,10 @@ def ablation(experiment: Experiment, seeds: int = 3, patterns: Sequence[str] = (
     data = build(experiment)
     done = _rows_of(file, data.fingerprint)
     known = {(row["row"], row["seed"]) for row in done}
-    words = [f"{command(experiment, ('ablation',))} --seeds {seeds}"]
+    words = ["", "--seeds", str(seeds)]
     words += ["--rows", *map(shlex.quote, patterns)] if patterns else []
-    about: dict[str, Any] = {"command": " ".join(words), "experiment": experiment.as_dict()}
+    line = command(experiment, ("ablation",), " ".join(words))
+    about: dict[str, Any] = {"command": line, "experiment": experiment.as_dict()}
     about["remark"] = data.remark
     jobs = [job for job in product(range(seeds), wanted) if job[::-1] not in known]
     for seed, name in progress(jobs, desc="ablation", unit=" students"):
@@ -127,7 +131,7 @@ def _measured(student: Experiment, data: LongTailedData, name: str) -> dict:
 
 def _rows_of(file: Path, data: str) -> list[dict]:
     """The table's rows of the images with this fingerprint; older rows do not tell theirs."""
-    found = read_json(file)["rows"] if file.exists() else []
+    found = read_json(file).get("rows", []) if file.exists() else []
     return [row for row in found if row.get("data") in (None, data)]
 
 

@@ -19,8 +19,8 @@ NAMED = 30  # classes that fit on a line or two
 EXPLANATION = (
     "<b>Evidence</b>: an image's logit is the sum of what its patches add to it, so each number is "
     "exact. Orange patches (+) speak for the class, blue ones (−) against it. <b>Distillation "
-    "weight</b>: how much a patch counted when the Student learned from the Teacher; 1 is an even "
-    "share. Blue patches (below 1) told little of their own, as patches do that head and tail "
+    "weight</b>: how much a patch would count if the Student learned from this picture; 1 is an "
+    "even share. Blue patches (below 1) told little of their own, as patches do that head and tail "
     "classes share; orange ones (above 1) told most."
 )
 

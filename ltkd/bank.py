@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from . import processes
 from .files import Busy, claimed, shown, writing
+from .networks import digest
 
 
 class TeacherBank:
@@ -56,7 +57,7 @@ class TeacherBank:
     def _stored(self, file: Path) -> np.ndarray | None:
         try:
             return np.load(file, mmap_mode="r") if file.exists() else None
-        except (OSError, ValueError):  # cut short: the teacher is asked again
+        except (OSError, ValueError, EOFError):  # cut short: the teacher is asked again
             return None
 
     def _store(self, file: Path, epoch: int, index: int, values: np.ndarray) -> None:
@@ -91,7 +92,5 @@ class TeacherBank:
 
 def bank_folder(parent: Path, teacher: nn.Module, identity: dict) -> Path:
     """The folder of outputs of this teacher on these batches: another teacher, another folder."""
-    digest = hashlib.sha256(repr(sorted(identity.items())).encode())
-    for name, value in sorted(teacher.state_dict().items()):
-        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    return parent / f"teacher-outputs-{digest.hexdigest()[:12]}"
+    content = f"{digest(teacher)} {sorted(identity.items())!r}"
+    return parent / f"teacher-outputs-{hashlib.sha256(content.encode()).hexdigest()[:12]}"

@@ -190,8 +190,9 @@ def channel_statistics(images: Images) -> tuple[list[float], list[float]]:
     ([1.0, 1.0, 1.0], [0.0, 0.0, 0.0])
     """
     levels, counts = np.arange(256) / 255, np.zeros((3, 256))
-    for start in range(0, len(images), 1000):  # all at once would fill the memory
-        some = images[start : start + 1000]
+    step = max(1, 2**23 // images[0].size) if len(images) else 1  # bincount takes 8 bytes a pixel
+    for start in range(0, len(images), step):
+        some = images[start : start + step]
         for channel in range(3):
             counts[channel] += np.bincount(some[:, channel].ravel(), minlength=256)
     shares = counts / counts.sum(1, keepdims=True)

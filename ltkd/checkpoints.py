@@ -1,5 +1,6 @@
 """Model files that say what they are, and their safe loading."""
 
+import errno
 import platform
 import zipfile
 from pathlib import Path
@@ -17,10 +18,15 @@ from .options import LARGEST_IMAGE
 FORMAT = "ltkd-model"
 VERSION = 1
 LARGE = 2**25  # weights: 128 MiB
+PASSING = errno.EACCES, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESTALE
 
 
 class CheckpointError(Exception):
     """A model file is missing, damaged or not ours; the message says what to do."""
+
+
+class UnreadError(CheckpointError):
+    """A model file that cannot be read now, but may be sound: nothing may be written over it."""
 
 
 def versions() -> dict[str, str]:
@@ -71,12 +77,15 @@ def write_checkpoint(path: Path, content: dict) -> None:
 
 
 def halved(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The weights in float16; vectors (biases, BatchNorm's) are few and stay as they are.
+    """The weights in float16; vectors (biases, BatchNorm's, means) are few and stay as they are.
 
     >>> halved({"weight": torch.ones(2, 2), "bias": torch.ones(2)})["weight"].dtype
     torch.float16
     """
-    return {name: value.half() if value.ndim > 1 else value for name, value in weights.items()}
+    return {
+        name: value.half() if value.numel() > max(value.shape, default=1) else value
+        for name, value in weights.items()
+    }
 
 
 def _whole(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -110,6 +119,8 @@ def load_checkpoint(path: Path, classes: int | None = None) -> tuple[PatchNetwor
     content = _read(path)
     try:
         _check_size(content["weights"], path)
+        if any(value.dtype == torch.float16 for value in content["weights"].values()):
+            content["metrics"]["halved"] = True
         content["weights"] = _whole(content["weights"])
         with torch.random.fork_rng(devices=[]):  # a network draws weights before it is loaded
             _check_shapes(content)
@@ -195,6 +206,9 @@ def _read(path: Path) -> dict:
                     raise ValueError("compressed")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle or refused content: torch raises many kinds
+        passing = isinstance(error, MemoryError) or getattr(error, "errno", None) in PASSING
+        if passing:
+            raise UnreadError(f"{path} cannot be read now ({error}): mend that first.") from error
         raise CheckpointError(
             f"{path} is damaged or is no model file of ltkd: delete it and train again."
         ) from error
@@ -205,7 +219,7 @@ def _read(path: Path) -> dict:
         raise CheckpointError(f"{path} is no model file of ltkd: delete it and train again.")
     version = content.get("version")
     if isinstance(version, int) and version > VERSION:
-        raise CheckpointError(
+        raise UnreadError(
             f"{path} was written by a later version of ltkd (format {version}, this one reads "
             f"{VERSION}): update ltkd."
         )

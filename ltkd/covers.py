@@ -13,15 +13,15 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from . import lessons, plots
+from . import lessons, plots, score_plots
 from .checkpoints import load_checkpoint
 from .datasets import LongTailedData, build
 from .evaluation import predict
 from .experiments import Experiment
 from .files import write_atomically
-from .longtail import class_groups, largest_first
+from .longtail import largest_first
 from .shipped import results, scores
-from .style import COLOURS, HATCHES, PALETTE, figure, plain_numbers, show_image, show_weights
+from .style import PALETTE, figure, plain_numbers, show_image, show_weights
 from .supervision import distillation_loss
 
 
@@ -33,7 +33,7 @@ def save_all(folder: Path, experiment: Experiment) -> None:
         "01-data": long_tail(data),
         "02-teacher": lessons.moving_border(),
         "03-student": patches(experiment, data),
-        "04-evaluation": plots.accuracy_by_class(scores(summary), data.counts),
+        "04-evaluation": score_plots.accuracy_by_class(scores(summary), data.counts),
         "how-it-works": diagram(),
     }
     for name, picture in pictures.items():
@@ -44,17 +44,15 @@ def save_all(folder: Path, experiment: Experiment) -> None:
 def long_tail(data: LongTailedData, most: int = 10) -> Figure:
     """Training images of every class above their number: the head and its long tail."""
     order = largest_first(data.counts)[:most]
-    groups = class_groups(data.counts)
     fig, axes = plt.subplots(2, len(order), figsize=(9, 3.4), height_ratios=(3, 1))
     grid = axes[0, 0].get_gridspec()
     for ax in axes[0]:
         ax.remove()
     bars_ax = fig.add_subplot(grid[0, :])
     bars = bars_ax.bar(range(len(order)), data.counts[order], width=0.8)
-    for bar, label in zip(bars, order, strict=True):
-        group = next(g for g in COLOURS if groups[g][label])
-        bar.set(facecolor=COLOURS[group], hatch=HATCHES[group], edgecolor="white")
+    plots.paint(bars, data.counts, order)
     bars_ax.bar_label(bars)
+    bars_ax.margins(y=0.12)
     bars_ax.set(xlim=(-0.5, len(order) - 0.5), xticks=[], ylabel="training images")
     bars_ax.set_title("A few classes have most of the images", loc="left")
     for ax, label in zip(axes[1], order, strict=True):

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import zipfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -42,6 +42,8 @@ class LongTailedData:
     validation: Split
     test: Split
     remark: str = ""  # what sets the files at hand apart from the publisher's
+    # of every image of a user's folder, by split: those can change under their names
+    checksums: dict[str, np.ndarray] = field(default_factory=dict)
 
     @cached_property
     def counts(self) -> np.ndarray:
@@ -52,12 +54,15 @@ class LongTailedData:
     def fingerprint(self) -> str:
         """Of which image is in which split: another one where an image came, went or moved.
 
-        In whatever order: a cut that is read from its file may have another one.
+        Of a user's folder, also where one has changed. In whatever order: a cut that is read from
+        its file may have another one.
         """
-        members = []
+        members: list[tuple] = []
         for split in SPLITS:
             _, labels, sources = getattr(self, split)
-            members += [(split, str(s), int(c)) for s, c in zip(sources, labels, strict=True)]
+            columns = [[split] * len(labels), map(str, sources), labels.tolist()]
+            columns += [self.checksums[split].tolist()] if split in self.checksums else []
+            members += zip(*columns, strict=True)
         return hashlib.sha256(json.dumps(sorted(members)).encode()).hexdigest()[:16]
 
     @property
@@ -98,6 +103,8 @@ def _build(experiment: Experiment) -> LongTailedData:
     for split in ("validation", "test"):
         if not len(getattr(data, split).labels):
             raise DataError(f"No {split} image could be read: replace the damaged files.")
+    if experiment.folder:
+        data = replace(data, checksums={s: checksums(getattr(data, s).images) for s in SPLITS})
     _save(experiment, data, identity)
     return data
 
@@ -139,15 +146,16 @@ def _read(source: Source, rows: np.ndarray, size: int) -> Split:
 
 def _save(experiment: Experiment, data: LongTailedData, identity: dict) -> None:
     arrays = {
-        f"{split}_{field}": array
+        f"{split}_{name}": array
         for split in SPLITS
-        for field, array in getattr(data, split)._asdict().items()
+        for name, array in getattr(data, split)._asdict().items()
     }
     for split in SPLITS:
         if isinstance(images := arrays[f"{split}_images"], MappedImages):
             del arrays[f"{split}_images"]
             arrays[f"{split}_rows"], arrays["map"] = images.rows, np.array(images.path.name)
-            arrays[f"{split}_checksums"] = checksums(images)
+            known = data.checksums.get(split)
+            arrays[f"{split}_checksums"] = checksums(images) if known is None else known
     arrays |= {"class_names": np.array(data.class_names), "counts": data.counts}
     arrays["identity"] = np.array(json.dumps(identity))
     arrays["remark"] = np.array(data.remark)
@@ -205,6 +213,7 @@ def read_built(path: Path) -> tuple[LongTailedData, dict]:
         # reads check the archive's checksums
         arrays = {name: archive[name] for name in archive.files}
     identity, splits = json.loads(str(arrays["identity"])), {}
+    sums: dict[str, np.ndarray] = {}
     for s in SPLITS:
         if "map" in arrays:
             file, rows = path.parent / Path(str(arrays["map"])).name, arrays[f"{s}_rows"]
@@ -212,9 +221,10 @@ def read_built(path: Path) -> tuple[LongTailedData, dict]:
             if not np.array_equal(checksums(images), arrays[f"{s}_checksums"]):
                 raise ValueError(f"{file} holds other images")
             arrays[f"{s}_images"] = images
-        splits[s] = Split(*(arrays[f"{s}_{field}"] for field in Split._fields))
+            sums |= {s: arrays[f"{s}_checksums"]} if identity["folder"] else {}
+        splits[s] = Split(*(arrays[f"{s}_{name}"] for name in Split._fields))
     names, remark = arrays["class_names"].tolist(), str(arrays["remark"])
-    data = LongTailedData(path.stem, names, remark=remark, **splits)
+    data = LongTailedData(path.stem, names, remark=remark, checksums=sums, **splits)
     if not np.array_equal(data.counts, arrays["counts"]):
         raise ValueError("the counts do not fit the labels")
     return data, identity

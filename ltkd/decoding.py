@@ -2,7 +2,8 @@
 
 data/built/<name>.images holds uint8 (rows, 3, S, S); the index <name>.json says of every file its
 size, its time, its row and the row's checksum. So a build that was killed goes on, only changed
-files are read again, and a damaged map is noticed.
+files are read again, and a damaged map is noticed. The row of a file that went or changed is not
+used again: a training may still be reading it. (To have the room back, delete both files.)
 """
 
 import contextlib
@@ -62,6 +63,7 @@ class ImageStore:
         self.root, self.size, self.row_bytes = root, size, 3 * size * size
         self.path = home() / "data" / "built" / f"{name}.images"
         self.index = self.path.with_suffix(".json")
+        self.given = 0  # rows that were ever used, as far as the index has told
 
     def read(self, files: Sequence[Path]) -> tuple[MappedImages, np.ndarray]:
         """Decode what is not decoded yet; return the images and which are readable, bool (n,).
@@ -104,7 +106,9 @@ class ImageStore:
             content = json.loads(self.index.read_text("utf-8"))
             if content["format"] != FORMAT or content["image_size"] != self.size:
                 return {}, []
-            return {name: Entry(*e) for name, e in content["files"].items()}, content["map"]
+            entries = {name: Entry(*e) for name, e in content["files"].items()}
+            self.given = max(self.given, content.get("rows", 0), _rows(entries))
+            return entries, content["map"]
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}, []  # it is written anew
 
@@ -114,6 +118,7 @@ class ImageStore:
             "format": FORMAT,
             "image_size": self.size,
             "map": list(looked_at(self.path)) if finished else [],
+            "rows": max(self.given, _rows(entries)),
             "files": entries,
         }
         text = json.dumps(content)
@@ -123,6 +128,7 @@ class ImageStore:
         """The index's entries without those whose row is damaged."""
         entries, known = self._load()
         if not self.path.is_file():
+            self.given = 0
             return {}
         if known == list(looked_at(self.path)):
             return entries
@@ -154,14 +160,12 @@ class ImageStore:
     ) -> None:
         """Decode the named files into the map, and put them into `entries`."""
         for name in [n for n in entries if n not in seen and not (self.root / n).exists()]:
-            del entries[name]  # its row is free again
+            del entries[name]
         for name in names:
             entries.pop(name, None)
-        used = {entry.row for entry in entries.values()}
-        free = (row for row in range(len(used) + len(names)) if row not in used)
-        wanted = {name: Entry(*seen[name], row) for name, row in zip(names, free, strict=False)}
-        rows = max([*used, *(entry.row for entry in wanted.values())]) + 1
-        with writing(self.path), self._opened(rows * self.row_bytes) as stored:
+        wanted = {name: Entry(*seen[name], row) for row, name in enumerate(names, self.given)}
+        size = (self.given + len(names)) * self.row_bytes
+        with writing(self.path), self._opened(size) as stored:
             self._fill(wanted, stored, entries)
         self._save(entries, finished=True)
         self._name_broken([name for name in names if entries[name].error], entries)
@@ -241,6 +245,11 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _rows(entries: dict[str, Entry]) -> int:
+    """How many rows a map has that holds these entries."""
+    return max((entry.row + 1 for entry in entries.values()), default=0)
 
 
 def _stale(seen: dict[str, tuple[int, int]], entries: dict[str, Entry]) -> list[str]:

@@ -199,7 +199,8 @@ def ltkd(
     """
     groups = [group for group in groups if group.any()]  # two classes leave two groups empty
     masses = _group_log_masses(teacher / temperature, groups)
-    sums = processes.mean(masses.exp().flatten(0, -2).sum(0)).log()  # over the batch, (groups,)
+    tiny = torch.finfo(masses.dtype).tiny  # a group that no image is of has no mass to share out
+    sums = processes.mean(masses.exp().flatten(0, -2).sum(0)).clamp(min=tiny).log()  # (groups,)
     rebalanced = F.log_softmax(masses - sums, -1)
     student_masses = _group_log_masses(student / temperature, groups)
     parts = [_within(teacher, student, group, temperature) for group in groups]

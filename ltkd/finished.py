@@ -2,15 +2,13 @@
 
 from dataclasses import replace
 
-from .checkpoints import CheckpointError, load_checkpoint
+from .checkpoints import CheckpointError, UnreadError, load_checkpoint
 from .datasets import LongTailedData
-from .experiments import Experiment
+from .experiments import APART, Experiment
 from .files import shown
 from .naming import STUDENT_TAGS
 from .networks import PatchNetwork
 from .processes import say
-
-APART = ("expected", "folder", "base")  # of an experiment's fields: they change no training
 
 
 def finished(
@@ -18,13 +16,16 @@ def finished(
 ) -> tuple[PatchNetwork, dict] | None:
     """The experiment's trained model and its file's content; None where it is to be trained.
 
-    Where there is a file that cannot be taken, the reason is printed.
+    Where there is a file that cannot be taken, the reason is printed; one that cannot be read now,
+    or is of a later version, raises UnreadError.
     """
     path = experiment.model_file(role)
     if not path.exists():
         return None
     try:
         network, content = load_checkpoint(path, len(data.class_names))
+    except UnreadError:
+        raise
     except CheckpointError as error:
         say(f"{error} It is trained again now.")
         return None
@@ -40,11 +41,16 @@ def trained_model(
 ) -> tuple[PatchNetwork, dict]:
     """The experiment's trained model and its file's content, to be evaluated on `data`.
 
-    Raises CheckpointError where it is missing, damaged, or was trained on another cut: its training
-    images could be among the test images now.
+    Raises CheckpointError where it is missing, damaged, of another experiment, or was trained on
+    another cut: its training images could be among the test images now.
     """
     path = experiment.model_file(role)
     network, content = load_checkpoint(path, len(data.class_names))
+    if not _same_training(content["experiment"], experiment, role):
+        raise CheckpointError(
+            f"{path} was trained as another experiment than {experiment.name}: train the {role} "
+            f"again."
+        )
     if not _same_data(content, data):
         raise CheckpointError(
             f"{path} was trained on other images than the data set holds now, so it cannot be "

@@ -14,11 +14,12 @@ from .classifier import ModelPair, one_thread
 from .datasets import LongTailedData, read_built
 from .evaluation import predict, softmax
 from .experiments import ROLES, Experiment
-from .files import write_atomically
+from .files import read_json, write_atomically, write_json
 from .images import MAX_BYTES, ImageError, enlarged, predefined_images, read_image
 from .longtail import largest_first, spread
 
 PREVIEW = 256  # pixels, the longer side
+WRITTEN = ".written.json"  # which files of the folder were put there, and of which data
 MOST = 60  # files of the folder that are offered
 CREDITS = {
     "china.jpg": "photograph by danielbuechele, CC BY 2.0",
@@ -151,17 +152,25 @@ def mended_test_images(pair: ModelPair, most: int = 12) -> list[Picture]:
 def save_predefined_images(experiment: Experiment, data: LongTailedData, most: int = 24) -> Path:
     """Put test images, one for each of up to `most` classes, where the panel looks for them.
 
-    A folder that holds images already is left as it is. Returns the folder.
+    A folder that holds images already is left as it is, unless this put them there and the data
+    have other images since: then it exchanges its own. Returns the folder.
     """
     folder = experiment.image_folder
-    if predefined_images(folder):
+    record = folder / WRITTEN
+    written = read_json(record) if record.is_file() else {"data": data.fingerprint, "files": []}
+    if predefined_images(folder) and written["data"] == data.fingerprint:
         return folder
-    order = largest_first(data.counts)
+    for name in written["files"]:  # a test image of before may be a training image now
+        (folder / Path(name).name).unlink(missing_ok=True)
+    order, rows = largest_first(data.counts), {}
     for label in spread(order[np.isin(order, data.test.labels)], most):
         row = np.flatnonzero(data.test.labels == label)[0]
+        rows[f"{image_name(data.class_names[label], data.test.sources[row])}.png"] = row
+    write_json(record, {"data": "", "files": list(rows)})  # if this is stopped, it begins again
+    for name, row in rows.items():
         picture = Image.fromarray(data.test.images[row].transpose(1, 2, 0))
-        name = image_name(data.class_names[label], data.test.sources[row])
-        write_atomically(folder / f"{name}.png", partial(picture.save, format="PNG"))
+        write_atomically(folder / name, partial(picture.save, format="PNG"))
+    write_json(record, {"data": data.fingerprint, "files": list(rows)})
     return folder
 
 

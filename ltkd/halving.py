@@ -30,7 +30,7 @@ def halve(experiment: Experiment, data: LongTailedData) -> dict[str, float]:
         kept = abs(changes[role]) <= TOLERANCE
         if kept:
             test = evaluate_network(network, data.test, data.groups)
-            content["metrics"] |= {"validation": validation, "test": test}
+            content["metrics"] |= {"validation": validation, "test": test, "halved": True}
             write_checkpoint(path, content | {"weights": weights})
         verdict = "is in half precision now" if kept else "stays in full precision"
         print(f"{shown(path)} {verdict}: {changes[role]:+.2f} points on the validation images.")

@@ -1,5 +1,7 @@
 """Residual networks that classify every patch; an image's logits are the mean of its patches'."""
 
+import hashlib
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -149,3 +151,11 @@ def image_logits(patch_logits: Tensor) -> Tensor:
     classifier says of the pooled feature.
     """
     return patch_logits.mean(1)
+
+
+def digest(network: nn.Module) -> str:
+    """A short text that tells these weights from any others."""
+    found = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        found.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()[:12]

@@ -34,6 +34,9 @@ def run_all(experiment: Experiment, save: bool = False) -> None:
     chosen |= {o: getattr(experiment, o) for o in OPTIONS if o not in chosen}
     if experiment.folder:  # the kernels work in another folder
         chosen["experiment"] = f"folder:{Path(experiment.folder).resolve()}"
+    for place in ("home", "data"):
+        if given := os.environ.get(f"LTKD_{place.upper()}"):
+            chosen[place] = Path(given).expanduser().resolve()
     os.environ.update({f"LTKD_{o.upper()}": str(v) for o, v in chosen.items() if v is not None})
     os.environ["TQDM_DISABLE"] = "1"  # a bar that nobody watches only clutters the saved outputs
     for number, file in enumerate(files, 1):

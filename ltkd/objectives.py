@@ -217,7 +217,8 @@ def teacher_bias(experiment: Experiment, counts: Tensor) -> Tensor:
     """What the class prior added to the teacher's logits, (C,).
 
     A loss that already adds the log prior while training (Balanced Softmax, logit adjustment)
-    leaves none in the logits; nor, nearly, do margins and re-weighting.
+    leaves none in the logits, and re-weighting hardly any. Of margins it is assumed. What
+    `teacher_mix` adds to the share of the tail's labels is not counted.
     """
     biased = experiment.teacher_loss in ("cross_entropy", "focal")
     return log_prior(counts) if biased else torch.zeros(len(counts))

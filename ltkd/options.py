@@ -10,8 +10,10 @@ if TYPE_CHECKING:
 PROFILES = ("exponential", "step", "natural")
 LARGEST_IMAGE = 4096  # pixels a side
 # The smallest value of a field.
-LEAST = {"image_size": 1, "width": 1, "teacher_width": 1, "validation": 1}
+LEAST = {"image_size": 8, "width": 1, "teacher_width": 1, "validation": 1}
 LEAST |= dict.fromkeys(("seed", "split_seed", "merge_below", "bank"), 0)
+# What gives the small ResNet its shape.
+SHAPE = "depth", "stem_stride", "width", "teacher_width", "teacher_depth", "teacher_stem_stride"
 OPTIONS = {
     "epochs": int,
     "schedule": str,
@@ -84,4 +86,20 @@ def check(experiment: "Experiment") -> None:
         raise ValueError(
             "There are no ImageNet weights for the small ResNet: choose a backbone of "
             "torchvision, such as resnet18."
+        )
+
+
+def check_use(experiment: "Experiment", fields: dict[str, Any]) -> None:
+    """Raise ValueError where one of the `fields` would change nothing in the experiment."""
+    changed = {f: v for f, v in fields.items() if v != getattr(experiment, f, v)}
+    if fields.get("profile", experiment.profile) == "natural" and "imbalance_factor" in changed:
+        raise ValueError(
+            "The profile natural keeps every image, so an imbalance factor changes nothing: "
+            "choose the profile exponential or step, or leave the factor out."
+        )
+    backbone = fields.get("backbone", experiment.backbone)
+    if backbone != "resnet" and (idle := [f for f in SHAPE if f in changed]):
+        raise ValueError(
+            f"The {' and '.join(idle)} of the small ResNet would change nothing in {backbone}: "
+            f"leave that out, or the backbone."
         )

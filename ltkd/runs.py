@@ -23,11 +23,11 @@ from .evaluation import (
     reliability,
     softmax,
 )
-from .experiments import ROLES, Experiment
+from .experiments import APART, ROLES, Experiment
 from .files import claimed, read_json, shown, write_json
-from .finished import APART, finished, trained_model
+from .finished import finished, trained_model
 from .initial import check_networks, new_network
-from .networks import PatchNetwork
+from .networks import PatchNetwork, digest
 from .processes import say
 from .provenance import command, machine
 from .supervision import check_names, distillation_loss, mixing_for, objective_for
@@ -107,6 +107,7 @@ def _train(
         "seconds": seconds,
         "parameters": sum(p.numel() for p in network.parameters()),
         "precision": numbers,
+        "processes": processes.count(),
         "machine": machine(),
     }
     if processes.is_main():
@@ -160,7 +161,9 @@ def trainer_for(
     accelerator = accelerator_for(experiment.schedule.precision)
     schedule = experiment.schedule
     trained_by = {k: v for k, v in experiment.as_dict().items() if k not in APART}
+    taught_by = {}
     if teacher is not None:
+        taught_by = {"teacher": digest(teacher)}
         teacher = teacher.to(accelerator.device).to(memory_format=torch.channels_last).eval()
     batches = Batches(
         data.train,
@@ -177,7 +180,7 @@ def trainer_for(
         schedule,
         accelerator,
         state_file(experiment, role),
-        {"experiment": trained_by, "data": data.fingerprint, "role": role},
+        {"experiment": trained_by, "data": data.fingerprint, "role": role} | taught_by,
         experiment.seed,
         role,
         experiment.bank if role == "student" else 0,
@@ -204,7 +207,7 @@ def results(experiment: Experiment, data: LongTailedData) -> dict:
         logits[role] = predict(networks[role], data.test.images)
         summary[role] = evaluate(logits[role], data.test.labels, data.groups)
         metrics = contents[role]["metrics"]
-        kept = "seconds", "parameters", "precision", "temperature", "uncalibrated"
+        kept = "seconds", "parameters", "precision", "processes", "temperature", "uncalibrated"
         summary[role] |= {k: metrics[k] for k in kept if k in metrics}
         summary[role]["validation"] = main_scores(metrics["validation"])
         # a threshold is a choice, too: not one for the test images to make
@@ -219,7 +222,8 @@ def results(experiment: Experiment, data: LongTailedData) -> dict:
     summary["mean_posterior"] = None if mean is None else mean.tolist()
     summary["test_images"], summary["remark"] = len(data.test.labels), data.remark
     calibrated = ["calibrate"] if "temperature" in summary["student"] else []
-    summary["command"] = command(experiment, ("student", *calibrated, "evaluate"))
+    halved = ["halve"] if any(c["metrics"].get("halved") for c in contents.values()) else []
+    summary["command"] = command(experiment, ("student", *calibrated, *halved, "evaluate"))
     summary["machine"] = _trained_on(experiment, contents["student"]["metrics"])
     summary["versions"] = contents["student"].get("versions", versions())
     summary["seeds"] = _seeds(experiment, summary)

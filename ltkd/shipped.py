@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from . import plots
+from . import plots, score_plots
 from .ablation import by_row, gains_over_controls
 from .classifier import ModelPair
 from .datasets import build
@@ -116,7 +116,8 @@ def by_class(experiment_name: str) -> Figure | None:
     summary = results(experiment_name)
     if summary is None:
         return None
-    return plots.accuracy_by_class(scores(summary), np.array(summary["counts"]), experiment_name)
+    counts = np.array(summary["counts"])
+    return score_plots.accuracy_by_class(scores(summary), counts, experiment_name)
 
 
 def reliability(experiment_name: str) -> Figure | None:
@@ -124,7 +125,7 @@ def reliability(experiment_name: str) -> Figure | None:
     summary = results(experiment_name) or {}
     found = scores(summary).items()
     curves = {name: score["reliability"] for name, score in found if "reliability" in score}
-    return plots.reliability(curves, experiment_name) if curves else None
+    return score_plots.reliability(curves, experiment_name) if curves else None
 
 
 def confusion(experiment_name: str) -> Figure | None:
@@ -133,7 +134,8 @@ def confusion(experiment_name: str) -> Figure | None:
     if summary is None:
         return None
     counts = np.array(summary["counts"])
-    return plots.confusion(scores(summary), [f"class {c}" for c in range(len(counts))], counts)
+    names = [f"class {c}" for c in range(len(counts))]
+    return score_plots.confusion(scores(summary), names, counts)
 
 
 def patch_weights(experiment_name: str, columns: int = 8) -> Figure | None:
@@ -192,7 +194,7 @@ def ablation_report(experiment_name: str = ABLATED, split: str = "validation") -
 def ablation_figure() -> Figure | None:
     """The ablation as points with error bars, None where it is not shipped."""
     rows = ablation()
-    return None if rows is None else plots.ablation(_without_usual_teacher(rows)[0])
+    return None if rows is None else score_plots.ablation(_without_usual_teacher(rows)[0])
 
 
 def ablation_gains(experiment_name: str = ABLATED, split: str = "validation") -> str:

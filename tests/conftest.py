@@ -13,7 +13,7 @@ from nbval.kernel import RunningKernel
 from PIL import Image
 
 from ltkd.datasets import LongTailedData, build
-from ltkd.experiments import ROLES, Experiment
+from ltkd.experiments import PROJECT, ROLES, Experiment
 from ltkd.options import OPTIONS
 
 SLOWEST = ("test_browser.py", "test_processes.py")  # and the notebooks
@@ -25,6 +25,7 @@ def pytest_configure(config):
     for choice in CHOICES:
         os.environ.pop(f"LTKD_{choice}", None)
     config.ltkd_home = tempfile.mkdtemp(prefix="ltkd-tests-")
+    _take_fresh_models(Path(config.ltkd_home))
     os.environ["LTKD_HOME"] = config.ltkd_home
     os.environ["TQDM_DISABLE"] = "1"
     if "COVERAGE_PROCESS_CONFIG" in os.environ:  # a killed kernel tells nothing of what it ran
@@ -32,6 +33,19 @@ def pytest_configure(config):
     if hasattr(config, "workerinput"):  # one of two processes: a kernel takes one core, too
         os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)  # small networks gain nothing from more, and lose on a busy machine
+
+
+def _take_fresh_models(home: Path) -> None:
+    """The digits' models of `make notebooks`, where no module has been changed since.
+
+    So nbval need not train them again, which is most of its time.
+    """
+    changed = max(file.stat().st_mtime for file in (PROJECT / "ltkd").glob("*.py"))
+    for file in (PROJECT / "saved_model").glob("digits-lt*/*_model.pth"):
+        if file.stat().st_mtime > changed:
+            copy = home / file.relative_to(PROJECT)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
 
 
 def pytest_collection_modifyitems(items):

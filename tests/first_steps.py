@@ -30,7 +30,7 @@ def in_double(*arguments):
     return NEW_NETWORK(*arguments).double()
 
 
-def first_losses(trainer: runs.Trainer, steps: int = 4) -> list[dict[str, float]]:
+def first_losses(trainer: runs.Trainer, steps: int = 3) -> list[dict[str, float]]:
     """The loss terms of the first steps, averaged over the processes."""
     seen, objective = [], trainer.objective
 

@@ -23,6 +23,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("counts are not held against the labels", 'if not np.array_equal(data.counts, arrays["counts"]):', "if False:"),
         ("objects in the built file are unpickled", "allow_pickle=False", "allow_pickle=True"),
         ("a second build does not wait", "wait=True", "wait=False"),
+        ("a photograph that changed makes the same data", "if split in self.checksums else []", "if False else []"),
     ],
     "selection": [
         ("test images in training", 'rows = np.setdiff1d(rows, chosen["test"])', "rows = np.sort(rows)"),
@@ -46,6 +47,8 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "decoding": [
         ("pictures lie on their side", "np.asarray(image).transpose(2, 0, 1)", "np.asarray(image).transpose(2, 1, 0)"),
+        ("rows that a training reads are used again", "enumerate(names, self.given)", "enumerate(names, len(entries))"),
+        ("the rows of a deleted map are kept", "            self.given = 0\n            return {}", "            return {}"),
     ],
     "class_folders": [
         ("hidden files count as images", 'return name.startswith(".") or name == "__MACOSX"', "return False"),
@@ -66,7 +69,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("processes take the same part", "start + self.part[0]", "start"),
         ("crops never shift furthest", "torch.randint(0, 2 * pad + 1,", "torch.randint(0, 2 * pad,"),
         ("contrast about a mean of the wrong brightness", "(1 - contrast) * bright * mean", "(1 - contrast) * mean"),
-        ("every thousandth image is not counted", "some = images[start : start + 1000]", "some = images[start : start + 999]"),
+        ("the last image of a part is not counted", "some = images[start : start + step]", "some = images[start : start + step - 1]"),
         ("boxes lie half outside", "shift = (1 - sides) *", "shift = sides *"),
     ],
     "networks": [
@@ -116,6 +119,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("informativeness weighed by the mean", "torch.xlogy(posteriors, ratio)", "torch.xlogy(mean, ratio)"),
         ("no weights where all scores are 0", "scores.detach() + 1e-6", "scores.detach()"),
         ("shuffled among images", "torch.rand(weights.shape).argsort(-1)", "torch.rand(weights.shape[-1:]).argsort(-1).expand_as(weights)"),
+        ("the log of no mass", ".clamp(min=tiny).log()  # (groups,)", ".log()  # (groups,)"),
     ],
     "objectives": [
         ("patch weights dropped", "(weights * value).mean()", "value.mean()"),
@@ -194,6 +198,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("a small file shows a number a billion times", '        _check_size(content["weights"], path)\n', ""),
         ("a bomb is unpacked", "if any(member.compress_type for", "if any(False for"),
         ("weights of another type are accepted", "(weights[name].shape, weights[name].dtype) != (value.shape, value.dtype)", "weights[name].shape != value.shape"),
+        ("a file that cannot be read now counts as damaged", "if passing:", "if False:"),
     ],
     "calibration": [
         ("test images tell the temperature", "predict(network, data.validation.images)\n    found = temperature(logits, data.validation.labels)", "predict(network, data.test.images)\n    found = temperature(logits, data.test.labels)"),
@@ -219,6 +224,8 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("a training goes on with other images", '"data": data.fingerprint, "role": role', '"role": role'),
         ("the machine that evaluates", 'if "machine" not in metrics and', "if False and"),
         ("seeds of other images stand together", 'if not same or found.get("counts") != summary["counts"]:', "if not found:"),
+        ("the command of halved models leaves that out", "*calibrated, *halved, ", "*calibrated, "),
+        ("a student goes on with another teacher", " | taught_by", ""),
     ],
     "initial": [
         ("the student is as wide as the teacher", '    if role == "student":\n        return depth, width, stride\n', ""),
@@ -235,6 +242,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("two tables at once lose rows", "for r in others if", "for r in [] if"),
         ("a wider teacher is as wide", "2 * teacher_width", "teacher_width"),
         ("rows of other images count", 'if row.get("data") in (None, data)]', "]"),
+        ("a wider teacher of a backbone that has one width", "if small else 0", "if True else 0"),
     ],
     "finished": [
         ("another experiment's model is taken", "if not (same and _same_training(content[\"experiment\"], experiment, role)):", "if not same:"),
@@ -242,6 +250,8 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("a model of other counts is taken", 'same_counts = content["counts"] == data.counts.tolist()', "same_counts = True"),
         ("a model of other images is taken", ' and content.get("data") in (None, data.fingerprint)', ""),
         ("a model is evaluated on other images", "    if not _same_data(content, data):", "    if False:"),
+        ("a model of a later version is trained over", "    except UnreadError:\n        raise\n", ""),
+        ("models are evaluated as another experiment", '    if not _same_training(content["experiment"], experiment, role):\n        raise', '    if False:\n        raise'),
     ],
     "files": [
         ("half a file is left behind", "            Path(temporary).unlink(missing_ok=True)\n", ""),
@@ -271,9 +281,10 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "bank": [
         ("epochs never come again", "epoch % self.epochs:04", "epoch:04"),
         ("an unfinished epoch is read", "if index == self.batches - 1:", "if index == 0:"),
-        ("the folder is the same for every teacher", "for name, value in sorted(teacher.state_dict().items()):", "for name, value in ():"),
+        ("the folder is the same for every teacher", "{digest(teacher)} ", ""),
         ("the batch before is read", "np.array(self.stored[index])", "np.array(self.stored[index - 1])"),
         ("sizes of images share a file", "{epoch % self.epochs:04}-{images.shape[-1]}px", "{epoch % self.epochs:04}"),
+        ("an empty file of outputs stops the training", "(OSError, ValueError, EOFError)", "(OSError, ValueError)"),
     ],
     "optimizers": [
         ("no Nesterov momentum", "update = gradient.lerp(average, momentum)", "update = average"),
@@ -293,10 +304,12 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "options": [
         ("the environment wins over arguments", "if option not in fields and (value", "if (value"),
+        ("a backbone takes the shape of the small ResNet", 'if backbone != "resnet" and', 'if False and'),
     ],
     "gallery": [
         ("the first of two classes of a name", "if len(named) == 1 else None", "if named else None"),
         ("uploads of any size", "if size > MAX_BYTES:", "if False:"),
+        ("predefined images stay where the data have others", 'and written["data"] == data.fingerprint:', 'and True:'),
     ],
     "answers": [
         ("names are not escaped", "return html.escape(str(value))", "return str(value)"),
@@ -304,6 +317,9 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "overlays": [
         ("orange and blue swapped", "np.where(above[..., None], ABOVE, BELOW)", "np.where(above[..., None], BELOW, ABOVE)"),
+    ],
+    "provenance": [
+        ("what no option can change is not named", "if not others else", "if True else"),
     ],
 }
 # fmt: on

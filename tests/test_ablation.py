@@ -165,6 +165,12 @@ def test_a_wider_teacher_is_twice_as_wide_as_the_usual_one():
         assert widths == [width // 2, width // 2, width]
 
 
+def test_torchvisions_backbones_have_no_wider_teacher(digits, quick, monkeypatch):
+    monkeypatch.setattr(module, "build", lambda experiment: digits)
+    with pytest.raises(ValueError, match="No row fits"):
+        ablation(replace(quick, backbone="resnet18"), patterns=["*a wider teacher*"])
+
+
 def test_a_teacher_alone_is_a_row(digits, quick, home, monkeypatch):
     monkeypatch.setattr(module, "build", lambda experiment: digits)
     (row,) = ablation(quick, seeds=1, patterns=["teacher alone, a Balanced*"])

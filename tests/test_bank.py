@@ -51,6 +51,15 @@ def test_a_second_student_does_not_ask_the_teacher(tmp_path):
     assert epoch_of(TeacherBank(None, tmp_path, 1, 3), 0) == [1, 2, 3]
 
 
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY"])
+def test_a_file_that_was_cut_short_is_written_again(tmp_path, content):
+    epoch_of(TeacherBank(Teacher(), tmp_path, 1, 3), 0)
+    next(tmp_path.iterdir()).write_bytes(content)
+    teacher = Teacher()
+    assert epoch_of(TeacherBank(teacher, tmp_path, 1, 3), 0) == [1, 2, 3]
+    assert teacher.calls == 3
+
+
 def test_an_epoch_that_was_interrupted_is_asked_again(tmp_path):
     bank = TeacherBank(Teacher(), tmp_path, 1, 3)
     bank(IMAGES, 0, 0), bank(IMAGES, 0, 1)

@@ -1,5 +1,6 @@
 """Model files: what goes in comes out, and anything else is refused in one sentence."""
 
+import errno
 import pickle
 import zipfile
 from pathlib import Path
@@ -8,7 +9,13 @@ import pytest
 import torch
 
 from ltkd import checkpoints
-from ltkd.checkpoints import VERSION, CheckpointError, load_checkpoint, save_checkpoint
+from ltkd.checkpoints import (
+    VERSION,
+    CheckpointError,
+    UnreadError,
+    load_checkpoint,
+    save_checkpoint,
+)
 from ltkd.networks import ResNet
 
 HISTORY = [{"class": 2.5}, {"class": 1.5}]
@@ -127,6 +134,16 @@ def test_another_number_of_classes(saved):
 def test_a_later_version(saved):
     change(saved[0], version=VERSION + 1)
     assert "later version of ltkd (format 2, this one reads 1): update ltkd" in refused(saved[0])
+
+
+@pytest.mark.parametrize("error", [PermissionError(errno.EACCES, "no"), MemoryError("full")])
+def test_a_file_that_cannot_be_read_now_is_not_called_damaged(saved, monkeypatch, error):
+    def stopped(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(checkpoints.torch, "load", stopped)
+    with pytest.raises(UnreadError, match=r"cannot be read now .* mend that first"):
+        load_checkpoint(saved[0])
 
 
 @pytest.mark.parametrize("missing", ["weights", "network", "counts", "experiment", "metrics"])

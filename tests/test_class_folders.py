@@ -181,6 +181,16 @@ def test_what_changes_behind_links_is_noticed(tmp_path, write_classes, layout):
     assert total(build(experiment)) == before + 5
 
 
+def test_a_photograph_that_changed_under_its_name_makes_other_data(tmp_path, write_classes):
+    paths = write_classes(tmp_path / "pets", {"ant": 6, "bee": 6})
+    experiment = replace(Experiment.from_folder(tmp_path / "pets"), image_size=8)
+    before = build(experiment).fingerprint
+    os.utime(paths[3], (1, 1))  # another time, the same picture
+    assert build(experiment).fingerprint == build(experiment).fingerprint == before
+    paths[3].write_bytes(paths[4].read_bytes())
+    assert build(experiment).fingerprint == build(experiment).fingerprint != before
+
+
 def total(data) -> int:
     return sum(len(getattr(data, split).labels) for split in ("train", "validation", "test"))
 

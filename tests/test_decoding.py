@@ -87,7 +87,27 @@ def test_only_changed_files_are_read_again(store, files, read_files):
     images, _ = store.read(now)
     assert sorted(read_files) == ["cat-4.png", "new.png"]
     assert holds(images, now)
-    assert store.path.stat().st_size == 20 * 3 * 8 * 8  # the removed file's row is used again
+
+
+def test_what_another_program_reads_stays_as_it_is(store, files):
+    """A training that began before files went, changed and came."""
+    held, _ = store.read(files)
+    before = np.asarray(held).copy()
+    for file in files[12:]:  # the last rows
+        file.unlink()
+    store.read(files[:12])
+    Image.new("RGB", (8, 8), "red").save(files[4])
+    Image.new("RGB", (8, 8), "blue").save(files[0].with_name("new.png"))
+    again = ImageStore(store.root, store.path.stem, 8)  # another process knows only the files
+    assert holds(again.read(now := [*files[:12], files[0].with_name("new.png")])[0], now)
+    assert np.array_equal(held, before)
+
+
+def test_where_the_map_is_deleted_its_rows_begin_anew(store, files):
+    store.read(files)
+    store.path.unlink()
+    assert holds(store.read(files)[0], files)
+    assert store.path.stat().st_size == 20 * 3 * 8 * 8
 
 
 def test_an_interrupted_build_goes_on(store, files, monkeypatch):

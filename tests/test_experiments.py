@@ -182,7 +182,7 @@ def test_all_fields_as_plain_values():
 @pytest.mark.parametrize(
     ("choice", "said"),
     [
-        ({"image_size": 0}, "The image_size of an experiment is at least 1, not 0"),
+        ({"image_size": 7}, "The image_size of an experiment is at least 8, not 7"),
         ({"image_size": 4097}, "The image_size is at most 4096, not 4097"),
         ({"seed": -1}, "The seed of an experiment is at least 0, not -1"),
         ({"split_seed": -1}, "The split_seed of .* at least 0, not -1"),
@@ -205,6 +205,13 @@ def test_a_factor_that_would_change_nothing_is_refused(tmp_path):
         Experiment.choose("digits-lt", profile="natural", imbalance_factor=20)
     cut = Experiment.choose(f"folder:{tmp_path}", profile="step", imbalance_factor=50)
     assert (cut.profile, cut.imbalance_factor) == ("step", 50)
+
+
+def test_a_shape_that_a_backbone_has_not_is_refused(monkeypatch):
+    monkeypatch.setenv("LTKD_DEPTH", "8")  # that of the digits: no change
+    assert Experiment.choose("digits-lt", backbone="resnet18").backbone == "resnet18"
+    with pytest.raises(ValueError, match="teacher_width and teacher_depth of the small ResNet wo"):
+        Experiment.choose("digits-lt", backbone="resnet18", teacher_width=32, teacher_depth=14)
 
 
 def test_a_folder_is_not_taken_for_a_change_of_another(tmp_path):

@@ -1,13 +1,16 @@
 """The pictures that the panel offers, and how evidence is drawn over them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from panels import METRICS
 from PIL import Image
 
+from ltkd import gallery as gallery_module
 from ltkd.checkpoints import load_checkpoint, save_checkpoint
 from ltkd.classifier import ModelPair
-from ltkd.datasets import build
+from ltkd.datasets import Split, build
 from ltkd.experiments import ROLES
 from ltkd.files import write_json
 from ltkd.gallery import PREVIEW, gallery, mended_test_images, read_picture, save_predefined_images
@@ -51,6 +54,38 @@ def test_no_mended_images_where_data_or_results_are_missing(pair, quick):
     assert mended_test_images(ModelPair.of(quick)) == []
     quick.results_file.unlink()
     assert mended_test_images(ModelPair.of(quick)) == []
+
+
+def test_predefined_images_are_exchanged_where_the_data_have_others(digits, quick):
+    folder = save_predefined_images(quick, digits)
+    own = folder / "3-test-of-my-own.png"
+    own.write_bytes(png_bytes(colour(8)))
+    before = {file.name for file in folder.glob("*.png")}
+    other = replace(digits, test=Split(*(part[::-1] for part in digits.test)))
+    save_predefined_images(quick, other)  # the same images in another order
+    assert {file.name for file in folder.glob("*.png")} == before
+    other = replace(other, train=Split(*(part[:-1] for part in digits.train)))
+    save_predefined_images(quick, other)
+    now = {file.name for file in folder.glob("*.png")}
+    assert now & before == {own.name} and len(now) == len(before)
+
+
+def test_predefined_images_that_were_interrupted_are_written_again(digits, quick, monkeypatch):
+    folder, whole = quick.image_folder, gallery_module.write_atomically
+    written = []
+
+    def stopped(path, write):
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        written.append(whole(path, write))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gallery_module, "write_atomically", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            save_predefined_images(quick, digits)
+    assert len(list(folder.glob("*.png"))) == 3
+    save_predefined_images(quick, digits)
+    assert len(list(folder.glob("*.png"))) == 10
 
 
 def test_only_what_both_models_confirm_is_marked(pair, digits, quick):

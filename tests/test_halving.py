@@ -6,6 +6,7 @@ from ltkd import halving
 from ltkd.checkpoints import load_checkpoint
 from ltkd.evaluation import evaluate_network
 from ltkd.experiments import ROLES
+from ltkd.runs import results
 
 
 def stored(path) -> dict[str, torch.Tensor]:
@@ -24,8 +25,9 @@ def test_weights_are_halved_and_load_as_float32(trained, digits, capsys):
     for role in ROLES:
         path = trained.model_file(role)
         assert path.stat().st_size < 0.65 * sizes[role]
-        kinds = {v.dtype for v in stored(path).values() if v.ndim > 1}
+        kinds = {v.dtype for v in stored(path).values() if v.numel() > max(v.shape, default=1)}
         assert kinds == {torch.float16}
+        assert stored(path)["mean"].dtype == torch.float32
         network, content = load_checkpoint(path, 10)
         assert {p.dtype for p in network.parameters()} == {torch.float32}
         with torch.no_grad():
@@ -35,6 +37,12 @@ def test_weights_are_halved_and_load_as_float32(trained, digits, capsys):
             assert content["metrics"][split]["all"] == found["all"]
         assert content["metrics"]["seconds"] > 0  # the rest is kept
         assert abs(changes[role]) <= halving.TOLERANCE
+
+
+def test_results_name_the_job(trained, digits):
+    halving.halve(trained, digits)
+    jobs = [line.split()[3] for line in results(trained, digits)["command"].split(" && ")]
+    assert jobs == ["student", "halve", "evaluate"]
 
 
 def test_twice_is_once(trained, digits):

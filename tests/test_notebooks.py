@@ -63,6 +63,18 @@ def test_the_kernels_choose_the_same_experiment(name, project, monkeypatch):
     assert chosen.schedule == experiment.schedule
 
 
+def test_the_kernels_work_in_the_same_places(project, monkeypatch, tmp_path):
+    """They run in notebooks/, where a path from the working folder leads nowhere."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LTKD_HOME", "out")
+    monkeypatch.setenv("LTKD_DATA", "files")
+    monkeypatch.setattr(notebooks, "execute", lambda file, target: None)
+    monkeypatch.setattr(notebooks, "_closing_words", lambda *arguments: None)
+    notebooks.run_all(Experiment.named("digits-lt"))
+    assert os.environ["LTKD_HOME"] == str(tmp_path / "out")
+    assert os.environ["LTKD_DATA"] == str(tmp_path / "files")
+
+
 def test_copies_are_executed_on_the_experiment(project, experiment, capsys):
     notebooks.run_all(experiment)
     copies = experiment.model_folder / "notebooks"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ltkd import lessons, plots
+from ltkd import lessons, plots, score_plots
 
 NAMES = ["$x^{ and $", "鳄鱼 تمساح 🐘", f"a name that is {40 * 'very '}long", "_under", "100 %"]
 
@@ -24,7 +24,7 @@ def test_names_are_no_formulas_and_are_cut_where_they_are_long():
     said = drawn(plots.class_counts(counts, NAMES))
     assert r"\$x^{ and \$" in said and "a name that is very ver…" in said and "_under" in said
     scores = {"Teacher": {"confusion": np.eye(5).tolist()}}
-    assert r"\$x^{ and \$" in drawn(plots.confusion(scores, NAMES, counts))
+    assert r"\$x^{ and \$" in drawn(score_plots.confusion(scores, NAMES, counts))
     pictures = np.zeros((5, 3, 8, 8), np.uint8)
     assert r"\$x^{ and \$" in drawn(plots.image_grid(pictures, NAMES))
     logits, head = torch.arange(5.0), torch.tensor([True, True, False, False, False])

@@ -9,15 +9,16 @@ import torch
 
 from ltkd import runs
 from ltkd.calibration import calibrate
-from ltkd.checkpoints import CheckpointError, write_checkpoint
+from ltkd.checkpoints import CheckpointError, load_checkpoint, write_checkpoint
 from ltkd.datasets import Split
 from ltkd.evaluation import evaluate_network
-from ltkd.experiments import Experiment
+from ltkd.experiments import ROLES, Experiment
 from ltkd.files import read_json, write_json
 from ltkd.finished import trained_model
 from ltkd.gallery import save_predefined_images
 from ltkd.halving import halve
 from ltkd.images import predefined_images, read_image
+from ltkd.initial import new_network
 from ltkd.objectives import teacher_bias
 from ltkd.training import Trainer
 
@@ -127,6 +128,31 @@ def test_no_model_is_evaluated_on_images_that_it_was_trained_on(trained, digits,
     assert {f.name: f.read_bytes() for f in trained.model_folder.iterdir()} == before
 
 
+def test_no_model_is_evaluated_as_another_experiment(trained, digits):
+    """As where the defaults were others when it was trained."""
+    _, content = load_checkpoint(trained.model_file("student"))
+    content["experiment"]["distillation"] = "none"
+    write_checkpoint(trained.model_file("student"), content)
+    with pytest.raises(CheckpointError, match=r"as another experiment than .* train the student"):
+        runs.results(trained, digits)
+
+
+def test_a_model_of_a_later_version_is_not_trained_over(trained, digits):
+    _, content = load_checkpoint(trained.model_file("teacher"))
+    write_checkpoint(trained.model_file("teacher"), content | {"version": 2})
+    with pytest.raises(CheckpointError, match="later version of ltkd"):
+        runs.train(trained, digits, "teacher")
+
+
+def test_a_student_goes_on_with_its_own_teacher_alone(digits, quick):
+    def identity(bias):
+        teacher = new_network(quick, digits, "teacher").eval()
+        teacher.classifier.bias.data += bias
+        return runs.trainer_for(quick, digits, "student", teacher).identity
+
+    assert identity(0) == identity(0) != identity(1)
+
+
 def test_files_of_before_fingerprints_are_known_by_their_counts(trained, digits):
     path = trained.model_file("student")
     content = torch.load(path, weights_only=True)
@@ -150,9 +176,18 @@ def test_an_interrupted_training_goes_on_wherever_its_folder_is_called(digits, q
     assert identity() != identity(seed=1)
 
 
-def test_seeds_of_other_images_are_not_shown_together(trained, digits):
-    other = replace(trained, seed=1)
+def as_of_seed(seed: int, trained: Experiment) -> Experiment:
+    """The same models under the name of another seed."""
+    other = replace(trained, seed=seed)
     shutil.copytree(trained.model_folder, other.model_folder)
+    for role in ROLES:
+        _, content = load_checkpoint(other.model_file(role))
+        write_checkpoint(other.model_file(role), content | {"experiment": other.as_dict()})
+    return other
+
+
+def test_seeds_of_other_images_are_not_shown_together(trained, digits):
+    other = as_of_seed(1, trained)
     runs.results(other, digits)
     assert [row["seed"] for row in runs.results(trained, digits)["seeds"]] == [0, 1]
     file = other.model_folder / "results.json"
@@ -163,8 +198,7 @@ def test_seeds_of_other_images_are_not_shown_together(trained, digits):
 
 
 def test_a_seed_above_nine_is_shown_too(trained, digits):
-    late = replace(trained, seed=12)
-    shutil.copytree(trained.model_folder, late.model_folder)
+    late = as_of_seed(12, trained)
     assert [row["seed"] for row in runs.results(late, digits)["seeds"]] == [12]
 
 

@@ -31,12 +31,12 @@ def shipped(function):
 def test_models_are_those_of_the_results(file):
     results = json.loads(file.read_text())
     experiment = Experiment.from_dict(results["experiment"])
-    calibrated = ["calibrate"] if "temperature" in results["student"] else []
-    assert results["command"] == command(experiment, ("student", *calibrated, "evaluate"))
-    for role in ROLES:
-        path = file.with_name(f"{role}_model.pth")
-        assert path.stat().st_size < MEBIBYTES * 2**20
-        network, content = load_checkpoint(path)
+    jobs = ["student", *(["calibrate"] if "temperature" in results["student"] else [])]
+    models = {role: load_checkpoint(file.with_name(f"{role}_model.pth")) for role in ROLES}
+    jobs += ["halve"] if any(c["metrics"].get("halved") for _, c in models.values()) else []
+    assert results["command"] == command(experiment, (*jobs, "evaluate"))
+    for role, (network, content) in models.items():
+        assert file.with_name(f"{role}_model.pth").stat().st_size < MEBIBYTES * 2**20
         assert content["counts"] == results["counts"]
         assert content["metrics"]["test"]["all"] == pytest.approx(results[role]["all"], abs=0.05)
         parameters = sum(p.numel() for p in network.parameters())
