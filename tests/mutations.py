@@ -39,7 +39,7 @@ FURTHER = {  # where a module's own tests are, besides tests/test_<module>.py
     "naming": ["test_experiments"],
     "options": ["test_experiments", "test_commands"],
     "finished": ["test_runs", "test_commands"],
-    "runs": ["test_initial", "test_commands", "test_faults"],
+    "runs": ["test_initial", "test_commands", "test_faults", "test_halving"],
     "files": ["test_faults"],
     "panel": ["test_panel_uploads", "test_panel_models"],
     "answers": ["test_panel", "test_panel_uploads"],
