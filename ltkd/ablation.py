@@ -22,7 +22,7 @@ from .longtail import GROUPS
 from .mixing import MIXES
 from .objectives import RECIPES
 from .provenance import command, machine
-from .runs import train
+from .runs import made_by, train
 
 WIDER = "a wider teacher"  # of twice the width
 TEACHERS: dict[str, dict[str, Any]] = {
@@ -120,8 +120,7 @@ def _measured(student: Experiment, data: LongTailedData, name: str) -> dict:
     role = "teacher" if name.startswith(ALONE) else "student"
     content = train(student, data, role)[1]
     metrics = content["metrics"]
-    jobs = (role, "calibrate") if "temperature" in metrics else (role,)
-    row: dict[str, Any] = {"command": command(student, jobs)}
+    row: dict[str, Any] = {"command": command(student, made_by(role, metrics))}
     row |= {split: main_scores(metrics[split]) for split in ("validation", "test")}
     row |= {key: metrics[key] for key in ("seconds", "parameters")}
     # a table is filled over days, not always on one machine

@@ -221,14 +221,20 @@ def results(experiment: Experiment, data: LongTailedData) -> dict:
     mean = distillation.mean_posterior
     summary["mean_posterior"] = None if mean is None else mean.tolist()
     summary["test_images"], summary["remark"] = len(data.test.labels), data.remark
-    calibrated = ["calibrate"] if "temperature" in summary["student"] else []
-    halved = ["halve"] if any(c["metrics"].get("halved") for c in contents.values()) else []
-    summary["command"] = command(experiment, ("student", *calibrated, *halved, "evaluate"))
+    jobs = made_by("student", contents["student"]["metrics"], contents["teacher"]["metrics"])
+    summary["command"] = command(experiment, (*jobs, "evaluate"))
     summary["machine"] = _trained_on(experiment, contents["student"]["metrics"])
     summary["versions"] = contents["student"].get("versions", versions())
     summary["seeds"] = _seeds(experiment, summary)
     write_json(experiment.results_file, summary)
     return summary
+
+
+def made_by(role: str, own: dict, *others: dict) -> tuple[str, ...]:
+    """The jobs that make a model, from its metrics and those of models that are halved with it."""
+    calibrated = ["calibrate"] if "temperature" in own else []
+    halved = ["halve"] if any(metrics.get("halved") for metrics in (own, *others)) else []
+    return (role, *calibrated, *halved)
 
 
 def renew_results(experiment: Experiment, data: LongTailedData) -> None:

@@ -224,7 +224,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("a training goes on with other images", '"data": data.fingerprint, "role": role', '"role": role'),
         ("the machine that evaluates", 'if "machine" not in metrics and', "if False and"),
         ("seeds of other images stand together", 'if not same or found.get("counts") != summary["counts"]:', "if not found:"),
-        ("the command of halved models leaves that out", "*calibrated, *halved, ", "*calibrated, "),
+        ("the command of halved models leaves that out", "(role, *calibrated, *halved)", "(role, *calibrated)"),
         ("a student goes on with another teacher", " | taught_by", ""),
     ],
     "initial": [
