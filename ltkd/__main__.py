@@ -6,8 +6,9 @@ import signal
 import sys
 
 from . import datasets
-from .experiments import EXPERIMENTS, SCHEDULES, Experiment
+from .experiments import EXPERIMENTS, Experiment
 from .options import OPTIONS, PROFILES
+from .schedules import SCHEDULES
 from .sources import DataError
 
 
@@ -42,8 +43,7 @@ def parser() -> argparse.ArgumentParser:
 def build(experiment: Experiment, options: dict) -> None:
     """Build the long-tailed data set and print its counts."""
     data = datasets.build(experiment)
-    sizes = ", ".join(f"{len(getattr(data, split).labels):,} {split}" for split in datasets.SPLITS)
-    print(f"{experiment.built_file}: {len(data.class_names)} classes; {sizes} images; "
+    print(f"{experiment.built_file}: {len(data.class_names)} classes; {data.sizes} images; "
           f"{data.counts.max()} to {data.counts.min()} training images a class.")  # fmt: skip
     _report(experiment, data)
 
@@ -93,11 +93,10 @@ def _stopped(*_: object) -> None:
 
 def evaluate(experiment: Experiment, options: dict) -> None:
     """Evaluate teacher and student on the test images, and write results.json."""
-    from .evaluation import table
+    from .evaluation import scores, table
     from .runs import results
 
-    summary = results(experiment, datasets.build(experiment))
-    print(table({"Teacher": summary["teacher"], "Student": summary["student"]}))
+    print(table(scores(results(experiment, datasets.build(experiment)))))
 
 
 def calibrate(experiment: Experiment, options: dict) -> None:
@@ -152,31 +151,24 @@ HELP = {
     "imbalance_factor": "images of the largest class over those of the smallest",
     "split_seed": "draws the cut, and the test images where there are no official ones",
     "depth": "layers of both networks, where they are the small ResNet: 8, 14, 20, 26, 32 …",
-    "merge_below": "make one class of all classes with fewer images, of your own photographs",
+    "merge_below": "of your own photographs: make one class of all classes with fewer images",
     "image_size": "pixels, height and width",
     "backbone": "resnet (the small one), or a classification network of torchvision by its name",
     "weights": "imagenet: start a backbone of torchvision from its ImageNet weights",
     "teacher_loss": "a name from losses.CLASS_LOSSES",
     "teacher_mix": "how the teacher's images are mixed, a name from mixing.MIXES",
     "student_loss": "a name from losses.CLASS_LOSSES",
-    "student_tail_loss": "the loss of tail images, if another; a name from losses.CLASS_LOSSES",
+    "student_tail_loss": "the loss of tail images, if another one; a name from losses.CLASS_LOSSES",
     "student_mix": "how the student's images are mixed, a name from mixing.MIXES",
     "distillation": "a name from objectives.RECIPES",
     "teacher_width": "channels of the teacher's first stage",
-    "teacher_depth": "layers of the teacher, as of the student where not given",
-    "teacher_stem_stride": "stride of the teacher's first convolution, as of the student's",
-    "bank": "keep the teacher's outputs for so many epochs, whose augmentations then repeat",
+    "teacher_depth": "layers of the teacher; the student's where not given",
+    "teacher_stem_stride": "its first convolution's stride; the student's where not given",
+    "bank": "keep the teacher's outputs of so many epochs; after these the augmentations repeat",
 }
 JOBS = {
-    "build": build,
-    "split": split,
-    "teacher": teacher,
-    "student": student,
-    "evaluate": evaluate,
-    "calibrate": calibrate,
-    "halve": halve,
-    "ablation": ablation,
-    "notebooks": notebooks,
+    job.__name__: job
+    for job in (build, split, teacher, student, evaluate, calibrate, halve, ablation, notebooks)
 }
 
 

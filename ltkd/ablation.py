@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .checkpoints import versions
-from .datasets import LongTailedData, build
+from .datasets import LongTailedData, build, same_images
 from .evaluation import main_scores
 from .experiments import Experiment
 from .files import claimed, progress, read_json, write_json
@@ -24,12 +24,6 @@ from .objectives import RECIPES
 from .provenance import command, machine
 from .runs import made_by, train
 
-WIDER = "a wider teacher"  # of twice the width
-TEACHERS: dict[str, dict[str, Any]] = {
-    "a cross-entropy teacher": {"teacher_loss": "cross_entropy"},
-    "a Balanced Softmax teacher": {"teacher_loss": "balanced_softmax"},
-    WIDER: {"teacher_loss": "balanced_softmax"},
-}
 MIXED = ("none", "kd", "uniform", "image_and_patch")  # the recipes that are tried with mixing
 ALONE = "teacher alone"
 # What a row is held against: the same student without the part in question.
@@ -44,25 +38,34 @@ CONTROLS = {
 }
 
 
-def rows(*patterns: str, teacher_width: int = 16) -> dict[str, dict]:
+def teachers(experiment: Experiment) -> dict[str, dict[str, Any]]:
+    """The teachers whose students are compared: name → fields."""
+    balanced = {"teacher_loss": "balanced_softmax"}
+    found: dict[str, dict[str, Any]] = {
+        "a cross-entropy teacher": {"teacher_loss": "cross_entropy"},
+        "a Balanced Softmax teacher": balanced,
+    }
+    if experiment.backbone == "resnet":  # torchvision's backbones have one width
+        found["a wider teacher"] = balanced | {"teacher_width": 2 * experiment.teacher_width}
+    return found
+
+
+def rows(experiment: Experiment, *patterns: str) -> dict[str, dict]:
     """The rows of the table whose name fits a pattern, all if none is given: name → fields.
 
-    The teachers, of `teacher_width` or, unless that is 0, twice that; every recipe with every
-    teacher; every way of mixing with four of the recipes.
+    The teachers; every recipe with every teacher; every way of mixing with four of the recipes.
 
-    >>> list(rows("kd, a wider teacher*cut*"))
+    >>> list(rows(Experiment.named("cifar100-lt"), "kd, a wider teacher*cut*"))
     ['kd, a wider teacher, cutmix', 'kd, a wider teacher, tail_cutmix']
     """
-    teachers = TEACHERS | {WIDER: TEACHERS[WIDER] | {"teacher_width": 2 * teacher_width}}
-    if not teacher_width:
-        del teachers[WIDER]
-    table = {row_name(ALONE, teacher, "none"): fields for teacher, fields in teachers.items()}
-    for (teacher, fields), recipe, mix in product(teachers.items(), RECIPES, MIXES):
+    own = teachers(experiment)
+    table = {row_name(ALONE, teacher, "none"): fields for teacher, fields in own.items()}
+    for (teacher, fields), recipe, mix in product(own.items(), RECIPES, MIXES):
         if mix != "none" and recipe not in MIXED:
             continue
-        own = {} if recipe == "none" else fields  # the experiment's usual teacher, never asked
+        taught = {} if recipe == "none" else fields  # the experiment's usual teacher, never asked
         name = row_name(recipe, teacher, mix)
-        table.setdefault(name, own | {"distillation": recipe, "student_mix": mix})
+        table.setdefault(name, taught | {"distillation": recipe, "student_mix": mix})
     return {
         name: fields
         for name, fields in table.items()
@@ -85,12 +88,11 @@ def ablation(experiment: Experiment, seeds: int = 3, patterns: Sequence[str] = (
 
     A row is a student or, to compare with, a teacher alone.
 
-    They are kept in saved_model/<experiment>/ablation.json; rows of other images, of a folder that
-    has changed, are measured again. Validation accuracy decides; test accuracy, read once after the
-    last epoch, stands beside it. Raises ValueError where no row fits.
+    The rows are kept in saved_model/<experiment>/ablation.json; rows of other images, of a folder
+    that has changed, are measured again. Validation accuracy decides; test accuracy, read once
+    after the last epoch, stands beside it. Raises ValueError where no row fits.
     """
-    small = experiment.backbone == "resnet"  # torchvision's backbones have one width
-    wanted = rows(*patterns, teacher_width=experiment.teacher_width if small else 0)
+    wanted = rows(experiment, *patterns)
     if not wanted:
         given = " or ".join(map(repr, patterns))
         raise ValueError(
@@ -131,7 +133,7 @@ def _measured(student: Experiment, data: LongTailedData, name: str) -> dict:
 def _rows_of(file: Path, data: str) -> list[dict]:
     """The table's rows of the images with this fingerprint; older rows do not tell theirs."""
     found = read_json(file).get("rows", []) if file.exists() else []
-    return [row for row in found if row.get("data") in (None, data)]
+    return [row for row in found if same_images(row, data)]
 
 
 def _add(file: Path, about: dict, row: dict) -> list[dict]:
@@ -200,8 +202,7 @@ def deviation(values: list[float]) -> float:
 
 def default_row(experiment: Experiment) -> str | None:
     """The row that is the experiment itself, None if there is none."""
-    table = rows(teacher_width=experiment.teacher_width)
-    same = (name for name, f in table.items() if replace(experiment, **f) == experiment)
+    same = (name for name, f in rows(experiment).items() if replace(experiment, **f) == experiment)
     return next((name for name in same if not name.startswith(ALONE)), None)
 
 

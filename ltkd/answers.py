@@ -20,8 +20,8 @@ EXPLANATION = (
     "<b>Evidence</b>: an image's logit is the sum of what its patches add to it, so each number is "
     "exact. Orange patches (+) speak for the class, blue ones (−) against it. <b>Distillation "
     "weight</b>: how much a patch would count if the Student learned from this picture; 1 is an "
-    "even share. Blue patches (below 1) told little of their own, as patches do that head and tail "
-    "classes share; orange ones (above 1) told most."
+    "even share. Blue patches (below 1) tell little of their own, like patches that head and tail "
+    "classes share; orange ones (above 1) tell most."
 )
 
 
@@ -122,8 +122,8 @@ def _unsure(role: str, pair: ModelPair, prediction: Prediction) -> str:
     known = ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
     least = pair.low_confidence(role)
     return _note(
-        f"Unsure: {prediction.probability:.1%} is less than {least:.1%}, which 95% of the "
-        f"validation images that it gets right reach. The picture may be unlike the training "
+        f"Unsure: {prediction.probability:.1%}, while 95% of the validation images that it gets "
+        f"right reach {least:.1%}. The picture may be unlike the training "
         f"data. The {len(names)} classes are: {known}."
     )
 
@@ -141,10 +141,8 @@ def difference(predictions: dict[str, Prediction], true_class: str | None) -> st
     if true_class is None:
         return words
     right = [role.capitalize() for role in TITLES if predictions[role].class_name == true_class]
-    who = {0: "neither is right", 1: f"the {right[0] if right else ''} is right"}
-    return (
-        f"{words} The true class is {escape(true_class)}: {who.get(len(right), 'both are right')}."
-    )
+    who = ("neither is", f"the {' '.join(right)} is", "both are")[len(right)]
+    return f"{words} The true class is {escape(true_class)}: {who} right."
 
 
 def evidence(

@@ -1,7 +1,7 @@
 """How fast it is, measured: python -m ltkd benchmark NAME.
 
-Every comparison alternates what it compares (A B A B …) in one run, and gives the median and the
-spread of the repetitions, so that a busy machine slows both alike. Results are printed as a table
+`step` and `inference` call what they compare in turn (A B A B …) and give the median and the spread
+of the repetitions, so that a busy machine slows all alike. Results are printed as a table
 and written to saved_model/benchmarks/<name>.json with command, machine and versions.
 """
 
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from torch.nn import functional as F
 from . import datasets
 from .checkpoints import save_checkpoint, versions
 from .evaluation import evaluate_network, predict
-from .experiments import SCHEDULES, Experiment, home
+from .experiments import Experiment, home
 from .files import write_json
 from .initial import new_network
 from .longtail import GROUPS
@@ -32,7 +33,8 @@ from .networks import PatchNetwork
 from .processes import start
 from .provenance import machine
 from .runs import trainer_for
-from .timing import alternate, median, print_table, spread, synthetic
+from .schedules import SCHEDULES
+from .timing import alternate, print_table, spread, synthetic
 from .trials import trial
 
 RESNET32_GFLOP = 0.417  # an image of 32 × 32 pixels, forward and backward
@@ -227,7 +229,7 @@ def inference(repetitions: int = 100) -> list[dict]:
     from .classifier import Classifier
 
     experiment, data = Experiment.named("cifar100-lt"), synthetic(1_000)
-    image = _picture(data)
+    image = Image.fromarray(data.train.images[0].transpose(1, 2, 0))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.pth"
         network = new_network(experiment, data, "student")

@@ -5,7 +5,7 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch.nn import functional as F
 
-from .checkpoints import network_from, write_checkpoint
+from .checkpoints import halved, network_from, write_checkpoint
 from .datasets import LongTailedData
 from .evaluation import evaluate_network, predict
 from .experiments import Experiment
@@ -39,7 +39,8 @@ def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     if right.all() or not told:
         raise ValueError(
             f"{len(y)} validation images do not tell how sure the model should be: there must be "
-            f"some that it gets right and some that it gets wrong."
+            f"some that it gets right and some that it gets wrong, and its logits must tell them "
+            f"apart."
         )
     return 1 / float(minimize_scalar(surprise, bracket=(0, 1)).x)
 
@@ -62,8 +63,8 @@ def calibrate(experiment: Experiment, data: LongTailedData) -> float:
     Returns the temperature. It is kept in the model file's metrics (the product, if this is done
     more than once) beside the calibration errors of before the first time, and results.json is
     written again if there is one. The teacher stays as it is, since students learn from its logits.
-    A file in half precision becomes one in full; it can be halved again. Raises CheckpointError
-    where a model is missing or of other data, ValueError where there is no such temperature.
+    A file in half precision stays so. Raises CheckpointError where a model is missing or of other
+    data, ValueError where there is no such temperature.
     """
     path = experiment.model_file("student")
     trained_model(experiment, data, "teacher")  # results.json needs it: better missed now
@@ -73,6 +74,8 @@ def calibrate(experiment: Experiment, data: LongTailedData) -> float:
     metrics = content["metrics"]
     before = {s: metrics[s]["calibration_error"] for s in ("validation", "test")}
     content = cooled(content, found)
+    if metrics.get("halved"):
+        content |= {"weights": halved(content["weights"])}
     network = network_from(content["network"])
     network.load_state_dict(content["weights"])
     content["metrics"] |= {

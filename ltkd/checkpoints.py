@@ -208,15 +208,13 @@ def _read(path: Path) -> dict:
     except Exception as error:  # zip, pickle or refused content: torch raises many kinds
         passing = isinstance(error, MemoryError) or getattr(error, "errno", None) in PASSING
         if passing:
-            raise UnreadError(f"{path} cannot be read now ({error}): mend that first.") from error
+            raise UnreadError(f"{path} cannot be read now ({error}): fix that first.") from error
         raise CheckpointError(
             f"{path} is damaged or is no model file of ltkd: delete it and train again."
         ) from error
-    needed = {
-        "version", "weights", "network", "class_names", "counts", "groups", "experiment", "metrics"
-    }  # fmt: skip
+    needed = {"weights", "network", "class_names", "counts", "groups", "experiment", "metrics"}
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is no model file of ltkd: delete it and train again.")
+        content = {}
     version = content.get("version")
     if isinstance(version, int) and version > VERSION:
         raise UnreadError(

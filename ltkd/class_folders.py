@@ -166,8 +166,8 @@ def _everything(folder: Path) -> Iterator[Path]:
 
 def _closed(folder: Path, error: OSError) -> DataError:
     return DataError(
-        f"The folder {printable(folder)} cannot be read ({error.strerror}): allow it, or move it "
-        f"elsewhere."
+        f"The folder {printable(folder)} cannot be read ({error.strerror}): change its "
+        f"permissions, or move it elsewhere."
     )
 
 

@@ -11,6 +11,7 @@ import torch
 from PIL import Image, ImageOps
 
 from .checkpoints import CheckpointError, load_checkpoint
+from .datasets import same_images
 from .experiments import ROLES, Experiment, home
 from .files import read_json
 from .images import ImageError, read_image
@@ -143,7 +144,7 @@ class ModelPair:
         except (OSError, ValueError):
             return {}
         own = self.classifier("student").data if self.available("student") else None
-        return found if found.get("data") in (None, own) or own is None else {}
+        return found if own is None or same_images(found, own) else {}
 
     def low_confidence(self, role: str) -> float | None:
         """What 95 % of the validation images that the model gets right reach; None: not evaluated.

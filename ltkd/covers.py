@@ -16,11 +16,11 @@ from matplotlib.patches import FancyBboxPatch
 from . import lessons, plots, score_plots
 from .checkpoints import load_checkpoint
 from .datasets import LongTailedData, build
-from .evaluation import predict
+from .evaluation import predict, scores
 from .experiments import Experiment
 from .files import write_atomically
 from .longtail import largest_first
-from .shipped import results, scores
+from .shipped import results
 from .style import PALETTE, figure, plain_numbers, show_image, show_weights
 from .supervision import distillation_loss
 

@@ -45,6 +45,15 @@ class LongTailedData:
     # of every image of a user's folder, by split: those can change under their names
     checksums: dict[str, np.ndarray] = field(default_factory=dict)
 
+    @property
+    def splits(self) -> dict[str, Split]:
+        return {name: getattr(self, name) for name in SPLITS}
+
+    @property
+    def sizes(self) -> str:
+        """How many images each split has, in words."""
+        return ", ".join(f"{len(split.labels):,} {name}" for name, split in self.splits.items())
+
     @cached_property
     def counts(self) -> np.ndarray:
         """Training images per class, int64 (C,)."""
@@ -52,14 +61,13 @@ class LongTailedData:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of which image is in which split: another one where an image came, went or moved.
+        """A short text that changes when an image comes, goes or moves to another split.
 
-        Of a user's folder, also where one has changed. In whatever order: a cut that is read from
-        its file may have another one.
+        Of a user's folder, also when an image's content changes. The order does not count: a cut
+        that is read from its file may have another one.
         """
         members: list[tuple] = []
-        for split in SPLITS:
-            _, labels, sources = getattr(self, split)
+        for split, (_, labels, sources) in self.splits.items():
             columns = [[split] * len(labels), map(str, sources), labels.tolist()]
             columns += [self.checksums[split].tolist()] if split in self.checksums else []
             members += zip(*columns, strict=True)
@@ -92,8 +100,16 @@ def build(experiment: Experiment) -> LongTailedData:
         print(data.remark)
         if was_there:
             print(f"If you have other files now, delete {shown(file)}: it is built again then.")
-    splits: dict[str, Any] = {split: _in_memory(getattr(data, split)) for split in SPLITS}
+    splits: dict[str, Any] = {name: _in_memory(split) for name, split in data.splits.items()}
     return replace(data, **splits)
+
+
+def same_images(stored: dict, fingerprint: str) -> bool:
+    """Whether a stored model or result is of the images with this fingerprint.
+
+    Files of before fingerprints do not tell, and are taken for such.
+    """
+    return stored.get("data") in (None, fingerprint)
 
 
 def _build(experiment: Experiment) -> LongTailedData:
@@ -104,7 +120,8 @@ def _build(experiment: Experiment) -> LongTailedData:
         if not len(getattr(data, split).labels):
             raise DataError(f"No {split} image could be read: replace the damaged files.")
     if experiment.folder:
-        data = replace(data, checksums={s: checksums(getattr(data, s).images) for s in SPLITS})
+        sums = {name: checksums(split.images) for name, split in data.splits.items()}
+        data = replace(data, checksums=sums)
     _save(experiment, data, identity)
     return data
 
@@ -125,14 +142,13 @@ def _cut_and_read(experiment: Experiment) -> LongTailedData:
     else:
         rows = choose_rows(experiment, sources)
     train, test = sources.train, sources.test
+    tested = rows["test"] if test is None else np.arange(len(test.ids))
     return LongTailedData(
         experiment.data_name,
         list(sources.class_names),
         _read(train, rows["train"], size),
         _read(train, rows["validation"], size),
-        _read(train, rows["test"], size)
-        if test is None
-        else _read(test, np.arange(len(test.ids)), size),
+        _read(test or train, tested, size),
         sources.remark,
     )
 
@@ -147,8 +163,8 @@ def _read(source: Source, rows: np.ndarray, size: int) -> Split:
 def _save(experiment: Experiment, data: LongTailedData, identity: dict) -> None:
     arrays = {
         f"{split}_{name}": array
-        for split in SPLITS
-        for name, array in getattr(data, split)._asdict().items()
+        for split, own in data.splits.items()
+        for name, array in own._asdict().items()
     }
     for split in SPLITS:
         if isinstance(images := arrays[f"{split}_images"], MappedImages):

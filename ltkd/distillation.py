@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from . import processes
+from .options import check_choice
 
 
 def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -250,6 +251,7 @@ def patch_weights(scores: Tensor, control: str | None = None) -> Tensor:
     >>> patch_weights(torch.tensor([[1.0, 2.0, 3.0]]), "inverted")
     tensor([[1.5000, 1.0000, 0.5000]])
     """
+    check_choice("control", control, (None, "shuffled", "inverted"))
     scores = scores.detach() + 1e-6  # above the rounding of float32
     weights = scores / scores.mean(-1, keepdim=True)
     if control is None:
@@ -257,7 +259,5 @@ def patch_weights(scores: Tensor, control: str | None = None) -> Tensor:
     if control == "shuffled":
         order = torch.rand(weights.shape).argsort(-1).to(weights.device)
         return weights.gather(-1, order)
-    if control == "inverted":
-        ranks = weights.argsort(-1).argsort(-1)
-        return weights.sort(-1, descending=True).values.gather(-1, ranks)
-    raise ValueError(f"Unknown control {control!r}; choose shuffled or inverted.")
+    ranks = weights.argsort(-1).argsort(-1)
+    return weights.sort(-1, descending=True).values.gather(-1, ranks)

@@ -7,8 +7,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from .networks import image_logits
-from .schedules import Schedule
-from .training import SMALL
+from .schedules import SMALL, Schedule
 
 STEPS = 3
 
@@ -40,7 +39,7 @@ def training_seconds(
 def _step(
     network: nn.Module, teacher: nn.Module | None, pixels: Tensor, accelerator: Accelerator
 ) -> float:
-    _wait()
+    synchronise()
     begin = time.perf_counter()
     with accelerator.autocast():
         if teacher is not None:
@@ -48,11 +47,11 @@ def _step(
                 teacher(pixels)
         loss = image_logits(network(pixels)).float().square().mean()
     loss.backward()
-    _wait()
+    synchronise()
     return time.perf_counter() - begin
 
 
-def _wait() -> None:
+def synchronise() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 

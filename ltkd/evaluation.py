@@ -8,6 +8,7 @@ from torch import nn
 
 from . import processes
 from .datasets import Split
+from .experiments import ROLES
 from .longtail import GROUPS
 from .networks import image_logits
 from .sources import Images
@@ -50,7 +51,7 @@ def evaluate(logits: np.ndarray, labels: np.ndarray, groups: dict[str, np.ndarra
     ----------
     logits : (N, C)
     labels : (N,)
-    groups : name → bool (C,), see datasets.class_groups
+    groups : name → bool (C,), see longtail.class_groups
 
     `all` is top-1 accuracy over images; a group's accuracy is the mean over its classes, None
     where the group has no class with test images. `low_confidence` is the probability that the
@@ -140,6 +141,11 @@ def main_scores(scores: dict) -> dict[str, float | None]:
     """
     groups = {group: scores["groups"][group] for group in GROUPS}
     return {"all": scores["all"], **groups, "calibration_error": scores["calibration_error"]}
+
+
+def scores(summary: dict) -> dict[str, dict]:
+    """The scores of both models in results.json, under the names that tables and figures show."""
+    return {role.capitalize(): summary[role] for role in ROLES if role in summary}
 
 
 def table(rows: dict[str, dict], columns: tuple[str, ...] = GROUPS) -> str:

@@ -106,7 +106,7 @@ def cannot_write(path: Path, error: OSError) -> OSError:
     """The one sentence for a full disk or a folder that is read-only."""
     return OSError(
         f"Could not write {path}: {error.strerror or error}. Check that the folder can be "
-        f"written and that the disk has room."
+        f"written to and that the disk has room."
     )
 
 

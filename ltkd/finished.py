@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from .checkpoints import CheckpointError, UnreadError, load_checkpoint
-from .datasets import LongTailedData
+from .datasets import LongTailedData, same_images
 from .experiments import APART, Experiment
 from .files import shown
 from .naming import STUDENT_TAGS
@@ -63,7 +63,7 @@ def _same_data(content: dict, data: LongTailedData) -> bool:
     """Whether a model was trained on this cut; files of before fingerprints tell their counts."""
     same_classes = content["class_names"] == list(data.class_names)
     same_counts = content["counts"] == data.counts.tolist()
-    return same_classes and same_counts and content.get("data") in (None, data.fingerprint)
+    return same_classes and same_counts and same_images(content, data.fingerprint)
 
 
 def _same_training(stored: dict, experiment: Experiment, role: str) -> bool:

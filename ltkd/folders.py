@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from .class_folders import other_files
-from .datasets import SPLITS, LongTailedData
+from .datasets import LongTailedData
 from .duplicates import hashes, near_duplicates
 from .estimates import spoken
 from .experiments import ROLES, Experiment
@@ -31,14 +31,13 @@ def report(experiment: Experiment, data: LongTailedData) -> None:
 
 def counts(data: LongTailedData) -> str:
     """One sentence on the sizes."""
-    sizes = ", ".join(f"{len(getattr(data, split).labels):,} {split}" for split in SPLITS)
     names, most, least = data.class_names, data.counts.max(), data.counts.min()
     tail = f"{most:,} training images of "
     if most == least:
         tail += "every class"
     else:
         tail += f"{names[data.counts.argmax()]}, {least:,} of {names[data.counts.argmin()]}"
-    return f"{len(names)} classes, {sizes} images; {tail}."
+    return f"{len(names)} classes, {data.sizes} images; {tail}."
 
 
 def left_out(experiment: Experiment) -> list[str]:
@@ -58,7 +57,7 @@ def left_out(experiment: Experiment) -> list[str]:
 
 def look_alikes(data: LongTailedData) -> list[str]:
     """Test images of which nearly the same picture is among the training or validation images."""
-    bits = {split: hashes(getattr(data, split).images) for split in SPLITS}
+    bits = {name: hashes(split.images) for name, split in data.splits.items()}
     lines = []
     for other in ("train", "validation"):
         first, second = data.test, getattr(data, other)
@@ -88,7 +87,7 @@ def advice(experiment: Experiment, data: LongTailedData) -> list[str]:
     else:
         lines.append(
             f"The largest class has {ratio:.1f} times the training images of the smallest: read "
-            f"the accuracies by group, the overall one mostly tells of the large classes."
+            f"the accuracies by group; the overall one is mostly that of the large classes."
         )
     if few:
         lines.append(

@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from .classifier import ModelPair, one_thread
-from .datasets import LongTailedData, read_built
+from .datasets import LongTailedData, read_built, same_images
 from .evaluation import predict, softmax
 from .experiments import ROLES, Experiment
 from .files import read_json, write_atomically, write_json
@@ -133,7 +133,7 @@ def mended_test_images(pair: ModelPair, most: int = 12) -> list[Picture]:
         return []
     if data.class_names != classes or rows.max() >= len(data.test.labels):
         return []
-    if pair.results.get("data") not in (None, data.fingerprint):  # other images since
+    if not same_images(pair.results, data.fingerprint):  # other images since
         return []
     images, labels, sources = (field[rows] for field in data.test)
     rarest = largest_first(data.counts)[::-1]

@@ -14,10 +14,9 @@ TOLERANCE = 0.1  # points of accuracy on the validation images
 def halve(experiment: Experiment, data: LongTailedData) -> dict[str, float]:
     """Store teacher and student in float16, each if its validation accuracy stays within TOLERANCE.
 
-    Returns the change of each in points. Accuracies in a file that is written anew are those of the
-    model that it holds; so are those of results.json, if there is one. (A teacher may have other
-    students: evaluate these again.) Raises CheckpointError where
-    a model is missing or of other data.
+    Returns the change of each in points. A file that is written anew holds the accuracies of its
+    halved weights, and so does results.json, if there is one. Other students of the teacher must be
+    evaluated again. Raises CheckpointError where a model is missing or of other data.
     """
     models, changes = {role: trained_model(experiment, data, role) for role in ROLES}, {}
     for role, (network, content) in models.items():

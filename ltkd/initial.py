@@ -10,7 +10,8 @@ from .datasets import LongTailedData
 from .experiments import ROLES, Experiment
 from .networks import PatchNetwork, ResNet
 from .objectives import recipe_named
-from .training import SMALL, seed_epoch
+from .schedules import SMALL
+from .training import seed_epoch
 
 
 def new_network(experiment: Experiment, data: LongTailedData, role: str) -> PatchNetwork:

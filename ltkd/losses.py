@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from . import processes
+from .options import check_choice
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -149,10 +150,7 @@ class ClassLoss:
         drw_start: float = 0.8,
     ):
         for wanted in (name, tail_name or name):
-            if wanted not in CLASS_LOSSES:
-                raise ValueError(
-                    f"Unknown class loss {wanted!r}; choose one of {', '.join(CLASS_LOSSES)}."
-                )
+            check_choice("class loss", wanted, CLASS_LOSSES)
         if tail_name and head is None:
             raise ValueError("A decoupled class loss needs `head`, bool (C,).")
         self.name, self.tail_name, self.counts, self.head = name, tail_name, counts, head

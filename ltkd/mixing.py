@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .options import check_choice
+
 SHARE = 0.5  # of the batches that are mixed
 MIXES = ("none", "cutmix", "tail_cutmix", "tail_patches", "local_crops")
 
@@ -64,8 +66,7 @@ class Mixing:
         share: float = SHARE,
         grid: Callable[[int], int] = lambda side: 4,
     ):
-        if kind not in MIXES:
-            raise ValueError(f"Unknown mixing {kind!r}; choose one of {', '.join(MIXES)}.")
+        check_choice("mixing", kind, MIXES)
         if kind.startswith("tail") and counts is None:
             raise ValueError(f"The mixing {kind!r} needs `counts`, (C,).")
         if kind == "tail_patches" and patch_weights is None:

@@ -79,7 +79,7 @@ def execute(file: Path, target: Path) -> None:
         ) from error
     except DeadKernelError as error:
         raise NotebookError(
-            f"The kernel of {file.name} died, mostly for want of memory: free some, or choose a "
+            f"The kernel of {file.name} died, probably because the memory is full: free some, or choose a "
             f"smaller image_size or data set. What was saved before is kept."
         ) from error
     finally:
@@ -109,11 +109,11 @@ def without_widgets(outputs: list[dict]) -> list[dict]:
 
 
 def _closing_words(experiment: Experiment, notebooks: Path) -> None:
-    from .evaluation import table
+    from .evaluation import scores, table
 
     summary = read_json(experiment.results_file)
     print(f"\nTest accuracy in percent, {experiment.name}, {summary['test_images']:,} images:\n")
-    print(table({"Teacher": summary["teacher"], "Student": summary["student"]}))
+    print(table(scores(summary)))
     print(
         f"\nModels and results: {experiment.model_folder}\n"
         f"Executed notebooks:  {notebooks}\n"

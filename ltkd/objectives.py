@@ -16,6 +16,7 @@ from .experiments import Experiment
 from .longtail import class_groups
 from .losses import class_balanced_weights, log_prior
 from .networks import image_logits
+from .options import check_choice
 
 PATCH_BYTES = 16 * 2**20  # of patch logits whose losses are computed at a time
 
@@ -52,11 +53,7 @@ class Recipe:
 
     def __post_init__(self):
         for field, choices in CHOICES.items():
-            if getattr(self, field) not in choices:
-                raise ValueError(
-                    f"A recipe's {field} is one of {', '.join(map(str, choices))}, "
-                    f"not {getattr(self, field)!r}."
-                )
+            check_choice(f"{field} of a recipe", getattr(self, field), choices)
 
 
 _BOTH = Recipe("decoupled", "decoupled", "informativeness", image_weight=0.3, patch_weight=0.1)
@@ -84,8 +81,7 @@ RECIPES = {
 
 def recipe_named(name: str) -> Recipe:
     """Return the recipe of that name; raise ValueError, listing the names, if unknown."""
-    if name not in RECIPES:
-        raise ValueError(f"Unknown distillation {name!r}; choose one of {', '.join(RECIPES)}.")
+    check_choice("distillation", name, RECIPES)
     return RECIPES[name]
 
 
@@ -217,8 +213,8 @@ def teacher_bias(experiment: Experiment, counts: Tensor) -> Tensor:
     """What the class prior added to the teacher's logits, (C,).
 
     A loss that already adds the log prior while training (Balanced Softmax, logit adjustment)
-    leaves none in the logits, and re-weighting hardly any. Of margins it is assumed. What
-    `teacher_mix` adds to the share of the tail's labels is not counted.
+    leaves none in the logits, and re-weighting hardly any. For LDAM's margins the same is assumed.
+    What `teacher_mix` adds to the share of the tail's labels is not counted.
     """
     biased = experiment.teacher_loss in ("cross_entropy", "focal")
     return log_prior(counts) if biased else torch.zeros(len(counts))

@@ -90,7 +90,7 @@ def _groups(network: nn.Module, schedule: Schedule) -> list[dict]:
     """Parameter groups: with Muon the convolutions, the matrices and the vectors; in two halves,
     backbone and classifier, where these learn at different rates."""
     weights = [w for w in network.parameters() if w.requires_grad]
-    head = {id(w) for name, w in network.named_parameters() if name.startswith("classifier.")}
+    classifier = {id(w) for name, w in network.named_parameters() if name.startswith("classifier.")}
     slow, rate = schedule.backbone_rate, schedule.learning_rate
     groups: list[dict] = [{"params": weights}]
     if schedule.optimizer != "sgd":
@@ -104,7 +104,7 @@ def _groups(network: nn.Module, schedule: Schedule) -> list[dict]:
             {"params": [w for w in weights if w.ndim == 1], "weight_decay": 0.0},
         ]
     if slow != 1:
-        halves = ((slow, lambda w: id(w) not in head), (1.0, lambda w: id(w) in head))
+        halves = ((slow, lambda w: id(w) not in classifier), (1.0, lambda w: id(w) in classifier))
         groups = [
             group | {"params": list(filter(own, group["params"])), "lr": s * group.get("lr", rate)}
             for group in groups

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -64,15 +65,18 @@ def _parsed(option: str, value: object, kind: type) -> Any:
         raise ValueError(f"The option {option} cannot be {value!r}.") from None
 
 
+def check_choice(kind: str, value: object, choices: Iterable) -> None:
+    """Raise ValueError, listing the choices, where `value` is none of them."""
+    if value not in (known := list(choices)):
+        raise ValueError(f"Unknown {kind} {value!r}; choose one of {', '.join(map(str, known))}.")
+
+
 def check(experiment: "Experiment") -> None:
     """Raise ValueError, in one sentence, for a value that no experiment has."""
     # folders are named after it, and a model file's may be anybody's
     if not re.fullmatch(r"folder:.*|[\w-]+", experiment.base, re.DOTALL):
         raise ValueError(f"An experiment is named by letters and digits, not {experiment.base!r}.")
-    if experiment.profile not in PROFILES:
-        raise ValueError(
-            f"Unknown profile {experiment.profile!r}; choose one of {', '.join(PROFILES)}."
-        )
+    check_choice("profile", experiment.profile, PROFILES)
     if not experiment.imbalance_factor >= 1:
         raise ValueError(f"The imbalance factor is at least 1, not {experiment.imbalance_factor}.")
     for field, least in LEAST.items():

@@ -6,13 +6,14 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
 from . import processes
 from .batches import Batches
 from .checkpoints import load_checkpoint, save_checkpoint, versions
-from .datasets import LongTailedData, Split
+from .datasets import LongTailedData, Split, same_images
 from .estimates import spoken, training_seconds
 from .evaluation import (
     compare,
@@ -134,16 +135,16 @@ def _memory_explained(experiment: Experiment) -> Iterator[None]:
 
 
 def train_on(
-    processes: int, experiment: Experiment, data: LongTailedData, role: str
+    number: int, experiment: Experiment, data: LongTailedData, role: str
 ) -> tuple[PatchNetwork, dict]:
-    """`train` on several processes of this machine, for notebooks; 1 trains in the kernel itself.
+    """`train` on `number` processes of this machine, for notebooks; 1 trains in the kernel itself.
 
     Accelerate's notebook_launcher starts them, on all GPUs or on the CPU.
     """
-    if processes > 1:
+    if number > 1:
         from accelerate import notebook_launcher
 
-        notebook_launcher(train, (experiment, data, role), num_processes=processes)
+        notebook_launcher(train, (experiment, data, role), num_processes=number)
     return train(experiment, data, role)
 
 
@@ -205,17 +206,7 @@ def results(experiment: Experiment, data: LongTailedData) -> dict:
     for role in ROLES:
         networks[role], contents[role] = trained_model(experiment, data, role)
         logits[role] = predict(networks[role], data.test.images)
-        summary[role] = evaluate(logits[role], data.test.labels, data.groups)
-        metrics = contents[role]["metrics"]
-        kept = "seconds", "parameters", "precision", "processes", "temperature", "uncalibrated"
-        summary[role] |= {k: metrics[k] for k in kept if k in metrics}
-        summary[role]["validation"] = main_scores(metrics["validation"])
-        # a threshold is a choice, too: not one for the test images to make
-        summary[role]["low_confidence"] = metrics["validation"]["low_confidence"]
-        curve = reliability(softmax(logits[role]), data.test.labels)
-        for axis in ("accuracy", "confidence"):  # JSON knows no NaN, the value of an empty bin
-            curve[axis] = [None if math.isnan(value) else value for value in curve[axis]]
-        summary[role]["reliability"] = curve
+        summary[role] = _role_scores(logits[role], data, contents[role]["metrics"])
     summary["comparison"] = compare(logits["teacher"], logits["student"], data.test.labels)
     distillation = distillation_loss(experiment, data, networks["teacher"])
     mean = distillation.mean_posterior
@@ -228,6 +219,20 @@ def results(experiment: Experiment, data: LongTailedData) -> dict:
     summary["seeds"] = _seeds(experiment, summary)
     write_json(experiment.results_file, summary)
     return summary
+
+
+def _role_scores(logits: np.ndarray, data: LongTailedData, metrics: dict) -> dict:
+    """One model's part of results.json, from its test logits and its model file's metrics."""
+    scores = evaluate(logits, data.test.labels, data.groups)
+    kept = "seconds", "parameters", "precision", "processes", "temperature", "uncalibrated"
+    scores |= {key: metrics[key] for key in kept if key in metrics}
+    scores["validation"] = main_scores(metrics["validation"])
+    # a threshold is a choice, too: not one for the test images to make
+    scores["low_confidence"] = metrics["validation"]["low_confidence"]
+    curve = reliability(softmax(logits), data.test.labels)
+    for axis in ("accuracy", "confidence"):  # JSON knows no NaN, the value of an empty bin
+        curve[axis] = [None if math.isnan(value) else value for value in curve[axis]]
+    return scores | {"reliability": curve}
 
 
 def made_by(role: str, own: dict, *others: dict) -> tuple[str, ...]:
@@ -256,8 +261,7 @@ def _seeds(experiment: Experiment, summary: dict) -> list[dict]:
     for seed in sorted({*range(SEEDS), experiment.seed}):
         file = replace(experiment, seed=seed).results_file
         found = summary if seed == experiment.seed else read_json(file) if file.exists() else {}
-        same = found.get("data") in (None, summary["data"])
-        if not same or found.get("counts") != summary["counts"]:
+        if not same_images(found, summary["data"]) or found.get("counts") != summary["counts"]:
             continue  # not there, or of other images
         row = {"seed": seed, "command": found["command"], "machine": found["machine"]}
         row |= {"versions": found["versions"]}

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+from .options import check_choice
+
 CHOICES = {"optimizer": ("sgd", "muon", "adamw"), "decay": ("cosine", "linear")}
 
 
@@ -37,12 +39,10 @@ class Schedule:
                 f"{self.epochs} and {self.batch_size}."
             )
         for field, choices in CHOICES.items():
-            if getattr(self, field) not in choices:
-                raise ValueError(
-                    f"Unknown {field} {getattr(self, field)!r}; choose one of {', '.join(choices)}."
-                )
+            check_choice(field, getattr(self, field), choices)
 
 
+SMALL = 0.75  # side of the small images of a schedule, as a share of the whole
 FAST = Schedule("fast", 20, optimizer="muon", warmup=0.1, decay="linear", small=0.6)
 SCHEDULES = {
     s.name: s

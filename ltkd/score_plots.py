@@ -27,10 +27,10 @@ def accuracy_by_class(scores: dict[str, dict], counts: np.ndarray, of: str = "")
     `of` names the data set.
     """
     fig, ax = plt.subplots(figsize=(7, 3.4))
+    order = largest_first(counts)
     for name, score in scores.items():
         colour, marker, line = ROLE_STYLES.get(name, OTHER_STYLE)
-        values = np.array([np.nan if v is None else v for v in score["per_class"]])
-        order = largest_first(counts)
+        values = np.array(score["per_class"], float)  # NaN of a class without test images
         ax.plot(
             np.asarray(counts)[order],
             values[order],

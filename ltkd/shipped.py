@@ -17,8 +17,8 @@ from . import plots, score_plots
 from .ablation import by_row, gains_over_controls
 from .classifier import ModelPair
 from .datasets import build
-from .evaluation import predict, table
-from .experiments import PROJECT, home
+from .evaluation import predict, scores, table
+from .experiments import PROJECT, ROLES, home
 from .files import read_json
 from .longtail import GROUPS, largest_first, spread
 from .style import shortened
@@ -28,7 +28,6 @@ COLUMNS = ("all", *GROUPS)
 RANKS = "top", "middle", "bottom"  # in place of groups, where no class is few-shot
 ABLATED = "cifar100-lt-depth8"  # the experiment whose ablation is shipped
 WIDTH = 88  # characters of a line
-NAMES = {"teacher": "Teacher", "student": "Student"}
 
 
 def read(name: str) -> dict | None:
@@ -46,11 +45,6 @@ def _found(name: str) -> Path | None:
 def results(experiment_name: str) -> dict | None:
     """results.json of a shipped experiment, None where it is not shipped."""
     return read(f"{experiment_name}/results.json")
-
-
-def scores(summary: dict) -> dict[str, dict]:
-    """The scores of both models under the names that the figures know."""
-    return {name: summary[role] for role, name in NAMES.items() if role in summary}
 
 
 def report(experiment_name: str) -> str:
@@ -101,12 +95,9 @@ def _over_seeds(runs: list[dict]) -> list[str]:
     if len(runs) < 2:
         return []
     rows = {}
-    for role, name in NAMES.items():
-        every = [run[role] for run in runs]
-        rows[name] = {
-            g: np.array([_number(s["all"] if g == "all" else s["groups"][g]) for s in every])
-            for g in COLUMNS
-        }
+    for role in ROLES:
+        every = [{"all": run[role]["all"], **run[role]["groups"]} for run in runs]
+        rows[role.capitalize()] = {g: np.array([s[g] for s in every], float) for g in COLUMNS}
     seeds = ", ".join(str(run["seed"]) for run in runs)
     return [f"Mean ± standard deviation of seeds {seeds}:", *_table(rows), ""]
 
@@ -173,7 +164,7 @@ def ablation(
     for run in content["rows"]:
         found.setdefault(run["row"], []).append(run[split])
     rows = {
-        name: {g: np.array([_number(run.get(g)) for run in runs]) for g in COLUMNS}
+        name: {g: np.array([run.get(g) for run in runs], float) for g in COLUMNS}
         for name, runs in found.items()
     }
     return dict(sorted(rows.items(), key=lambda row: -row[1]["all"].mean()))
@@ -197,7 +188,7 @@ def ablation_figure() -> Figure | None:
     return None if rows is None else score_plots.ablation(_without_usual_teacher(rows)[0])
 
 
-def ablation_gains(experiment_name: str = ABLATED, split: str = "validation") -> str:
+def ablation_gains(experiment_name: str = ABLATED) -> str:
     """What rows of several seeds are ahead of their controls by, or that there is no ablation.
 
     >>> ablation_gains("no-such-experiment")
@@ -206,7 +197,7 @@ def ablation_gains(experiment_name: str = ABLATED, split: str = "validation") ->
     content = read(f"{experiment_name}/ablation.json")
     if content is None:
         return "ablation: not shipped"
-    values = {name: runs for name, runs in by_row(content["rows"], split).items() if len(runs) > 1}
+    values = {name: runs for name, runs in by_row(content["rows"]).items() if len(runs) > 1}
     names = dict(zip(_without_usual_teacher(values)[0], values, strict=True))
     gains = {
         f"{short} over {control}": f"{gain:+.1f} ± {error:.1f}"
@@ -216,7 +207,7 @@ def ablation_gains(experiment_name: str = ABLATED, split: str = "validation") ->
     }
     width = max(map(len, gains), default=0)
     lines = [f"{pair:{width}}  {gain}" for pair, gain in gains.items()]
-    last = f"Points of {split} accuracy, mean ± standard error of the differences seed by seed."
+    last = "Points of validation accuracy, mean ± standard error of the differences seed by seed."
     return "\n".join([*lines, last])
 
 
@@ -242,10 +233,6 @@ def _table(rows: dict[str, dict[str, np.ndarray]]) -> list[str]:
     for name, values in rows.items():
         lines.append(name.ljust(width) + "".join(f"{_mean(values[g]):>12}" for g in COLUMNS))
     return lines
-
-
-def _number(value: float | None) -> float:
-    return np.nan if value is None else value
 
 
 def _mean(values: np.ndarray) -> str:

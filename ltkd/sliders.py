@@ -5,17 +5,17 @@ import html
 import inspect
 import io
 from collections.abc import Callable, Sequence
-from types import ModuleType
 from typing import Any
 
+import ipywidgets as widgets
 from matplotlib.figure import Figure
 
 
 class Explorer:
     """A figure to play with: the last expression of a notebook cell.
 
-    With a running kernel it is a row of sliders over the figure. In a saved notebook, or without
-    ipywidgets, it is the figure drawn with the default arguments of `draw`.
+    With a running kernel it is a row of sliders over the figure. In a saved notebook
+    it is the figure drawn with the default arguments of `draw`.
 
     Parameters
     ----------
@@ -45,17 +45,12 @@ class Explorer:
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict:
         still = {"text/plain": repr(self), "image/png": png(self.draw(**self.start))}
-        try:
-            return self.widget()._repr_mimebundle_() | still
-        except ImportError:
-            return still
+        return self.widget()._repr_mimebundle_() | still
 
-    def widget(self):
-        """The live form, an ipywidgets VBox; ImportError without ipywidgets."""
-        import ipywidgets as widgets
-
+    def widget(self) -> widgets.VBox:
+        """The live form."""
         picture = widgets.HTML()
-        controls = {name: _control(widgets, name, self) for name in self.choices}
+        controls = {name: _control(name, self) for name in self.choices}
 
         def redraw(change: object = None) -> None:
             figure = self.draw(**{name: control.value for name, control in controls.items()})
@@ -70,7 +65,7 @@ class Explorer:
         return widgets.VBox([*controls.values(), picture])
 
 
-def _control(widgets: ModuleType, name: str, explorer: Explorer) -> Any:
+def _control(name: str, explorer: Explorer) -> Any:
     values = explorer.choices[name]
     kind = widgets.Dropdown if isinstance(values[0], str) else widgets.SelectionSlider
     return kind(

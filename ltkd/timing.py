@@ -1,13 +1,12 @@
 """Timing: jobs called in turn, their median and spread, images that are only noise, tables."""
 
-import statistics
 import time
 from collections.abc import Callable, Mapping
 
 import numpy as np
-import torch
 
 from . import datasets
+from .estimates import synchronise
 from .files import progress
 
 
@@ -20,27 +19,18 @@ def alternate(jobs: Mapping[str, Callable[[], object]], repetitions: int) -> dic
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     for repetition in progress(range(-1, repetitions), desc="repetitions"):
         for name, job in jobs.items():
-            _synchronise()
+            synchronise()
             begin = time.perf_counter()
             job()
-            _synchronise()
+            synchronise()
             if repetition >= 0:
                 seconds[name].append(time.perf_counter() - begin)
     return seconds
 
 
-def _synchronise() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def median(values: list[float]) -> float:
-    return statistics.median(values)
-
-
 def spread(values: list[float]) -> float:
     """Half the distance between the quartiles."""
-    low, _, high = np.percentile(values, [25, 50, 75])
+    low, high = np.percentile(values, [25, 75])
     return float(high - low) / 2
 
 

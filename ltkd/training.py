@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from . import processes
-from .batches import Batch, Batches
+from .batches import Batches
 from .compiling import compiled
-from .experiments import Schedule
 from .files import progress, write_atomically
+from .mixing import Batch
 from .optimizers import computes_in_bfloat16, optimizer_for
+from .schedules import SMALL, Schedule
 
 
 class Step(NamedTuple):
@@ -36,9 +37,6 @@ class Step(NamedTuple):
 
 # (batch, patch logits (B, P, C), step) → named loss terms, to be added up
 Objective = Callable[[Batch, Tensor, Step], dict[str, Tensor]]
-
-
-SMALL = 0.75  # side of the small images of a schedule, as a share of the whole
 
 
 class TrainingError(Exception):

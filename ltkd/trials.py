@@ -6,9 +6,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from .batches import Batch
 from .datasets import LongTailedData
 from .experiments import Experiment
+from .mixing import Batch
 from .networks import PatchNetwork
 from .runs import trainer_for
 from .training import Objective, Step
@@ -54,7 +54,9 @@ def _with_terms(usual: Objective, extra: Extra) -> Objective:
     def objective(batch: Batch, patches: Tensor, step: Step) -> dict[str, Tensor]:
         terms, own = usual(batch, patches, step), extra(batch, patches.float())
         if taken := terms.keys() & own.keys():
-            raise ValueError(f"The loss has a term {', '.join(taken)} already: name yours anew.")
+            raise ValueError(
+                f"The loss has a term {', '.join(taken)} already: give yours another name."
+            )
         return terms | own
 
     return objective

@@ -28,8 +28,8 @@ def measured(row: str, seed: int, accuracy: float) -> dict:
 
 
 def test_every_recipe_stands_with_every_teacher_and_four_with_every_mixing():
-    names = rows()
-    teachers = list(module.TEACHERS)
+    base = Experiment.named("cifar100-lt")
+    names, teachers = rows(base), list(module.teachers(base))
     for recipe in set(RECIPES) - {"none"}:
         assert {row_name(recipe, teacher, "none") for teacher in teachers} <= set(names)
     for mix in MIXES:
@@ -38,20 +38,20 @@ def test_every_recipe_stands_with_every_teacher_and_four_with_every_mixing():
     assert names["none"] == {"distillation": "none", "student_mix": "none"}  # the usual one
     students = {name: fields for name, fields in names.items() if not name.startswith(module.ALONE)}
     assert len(names) == len(students) + len(teachers)
-    base = Experiment.named("cifar100-lt")
     assert len({replace(base, **fields).name for fields in students.values()}) == len(students)
 
 
 def test_several_patterns_give_the_rows_of_each():
-    assert list(rows("none, cutmix", "teacher alone, a w*")) == [
+    base = Experiment.named("cifar100-lt")
+    assert list(rows(base, "none, cutmix", "teacher alone, a w*")) == [
         "teacher alone, a wider teacher",
         "none, cutmix",
     ]
-    assert list(rows()) == list(rows("*"))
+    assert list(rows(base)) == list(rows(base, "*"))
 
 
 def test_every_control_is_a_row():
-    recipes = {name.split(", ")[0] for name in rows()}
+    recipes = {name.split(", ")[0] for name in rows(Experiment.named("cifar100-lt"))}
     assert set(module.CONTROLS) <= recipes
     assert {control for controls in module.CONTROLS.values() for control in controls} <= recipes
 
@@ -160,7 +160,7 @@ def test_two_tables_at_once_keep_each_others_rows(digits, quick, monkeypatch):
 def test_a_wider_teacher_is_twice_as_wide_as_the_usual_one():
     for name, width in (("cifar100-lt", 32), ("stanford-cars-lt", 64)):
         experiment = Experiment.named(name)
-        table = rows("teacher alone*", teacher_width=experiment.teacher_width)
+        table = rows(experiment, "teacher alone*")
         widths = [replace(experiment, **fields).teacher_width for fields in table.values()]
         assert widths == [width // 2, width // 2, width]
 

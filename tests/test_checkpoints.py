@@ -142,7 +142,7 @@ def test_a_file_that_cannot_be_read_now_is_not_called_damaged(saved, monkeypatch
         raise error
 
     monkeypatch.setattr(checkpoints.torch, "load", stopped)
-    with pytest.raises(UnreadError, match=r"cannot be read now .* mend that first"):
+    with pytest.raises(UnreadError, match=r"cannot be read now .* fix that first"):
         load_checkpoint(saved[0])
 
 

@@ -89,7 +89,7 @@ def test_a_folder_that_cannot_be_read(tmp_path, write_classes, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(
-        DataError, match=r"bee/night cannot be read \(Permission denied\): allow it"
+        DataError, match=r"bee/night cannot be read \(Permission denied\): change its"
     ):
         build(replace(Experiment.from_folder(tmp_path / "pets"), image_size=8))
 
@@ -97,7 +97,7 @@ def test_a_folder_that_cannot_be_read(tmp_path, write_classes, monkeypatch):
 def test_a_folder_whose_files_cannot_be_opened(tmp_path, write_classes, monkeypatch):
     write_classes(tmp_path / "pets", {"ant": 5, "bee": 5})
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "bee")
-    with pytest.raises(DataError, match=r"bee cannot be read \(Permission denied\): allow it"):
+    with pytest.raises(DataError, match=r"bee cannot be read \(Permission denied\): change its"):
         build(replace(Experiment.from_folder(tmp_path / "pets"), image_size=8))
 
 

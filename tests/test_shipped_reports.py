@@ -9,6 +9,7 @@ from panels import METRICS
 from ltkd import shipped
 from ltkd.checkpoints import save_checkpoint
 from ltkd.datasets import build
+from ltkd.experiments import ROLES
 from ltkd.initial import new_network
 from ltkd.runs import results
 
@@ -74,7 +75,7 @@ def test_results_are_sound_json(quick, summary):
 def test_seeds_are_averaged(quick, summary):
     def run(seed, value):
         groups = {"many": value, "medium": None, "few": value - 30}
-        return {"seed": seed} | {r: {"all": value, "groups": groups} for r in shipped.NAMES}
+        return {"seed": seed} | {r: {"all": value, "groups": groups} for r in ROLES}
 
     assert "seeds" not in shipped.report(quick.name)
     summary["seeds"] = [run(0, 50.0), run(2, 52.0)]

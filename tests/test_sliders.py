@@ -2,7 +2,6 @@
 
 import base64
 import io
-import sys
 
 import matplotlib.pyplot as plt
 import pytest
@@ -56,11 +55,6 @@ def test_moving_a_slider_draws_anew(explorer):
     assert CALLS[-1] == (3, "dashed") and picture.value != before
     assert 'alt="A line &lt;of&gt; some slope."' in picture.value
     assert "script" not in picture.value
-
-
-def test_without_ipywidgets_the_figure_remains(explorer, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ipywidgets", None)
-    assert set(explorer._repr_mimebundle_()) == {"text/plain", "image/png"}
 
 
 def test_a_start_that_cannot_be_chosen_is_named():
