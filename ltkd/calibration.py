@@ -53,8 +53,12 @@ def cooled(content: dict, by: float) -> dict:
     network = content["network"]
     if network["classifier"] == "cosine":
         return content | {"network": network | {"scale": network["scale"] / by}}
-    last = {n: v / by for n, v in content["weights"].items() if n.startswith("classifier.")}
+    last = {name: value / by for name, value in _last_layer(content["weights"]).items()}
     return content | {"weights": content["weights"] | last}
+
+
+def _last_layer(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in weights.items() if name.startswith("classifier.")}
 
 
 def calibrate(experiment: Experiment, data: LongTailedData) -> float:
@@ -63,8 +67,8 @@ def calibrate(experiment: Experiment, data: LongTailedData) -> float:
     Returns the temperature. It is kept in the model file's metrics (the product, if this is done
     more than once) beside the calibration errors of before the first time, and results.json is
     written again if there is one. The teacher stays as it is, since students learn from its logits.
-    A file in half precision stays so. Raises CheckpointError where a model is missing or of other
-    data, ValueError where there is no such temperature.
+    A file in half precision stays so, but for the last layer. Raises CheckpointError where a model
+    is missing or of other data, ValueError where there is no such temperature.
     """
     path = experiment.model_file("student")
     trained_model(experiment, data, "teacher")  # results.json needs it: better missed now
@@ -74,8 +78,9 @@ def calibrate(experiment: Experiment, data: LongTailedData) -> float:
     metrics = content["metrics"]
     before = {s: metrics[s]["calibration_error"] for s in ("validation", "test")}
     content = cooled(content, found)
-    if metrics.get("halved"):
-        content |= {"weights": halved(content["weights"])}
+    if metrics.get("halved"):  # but for the last layer: no answer may change
+        weights = content["weights"]
+        content |= {"weights": halved(weights) | _last_layer(weights)}
     network = network_from(content["network"])
     network.load_state_dict(content["weights"])
     content["metrics"] |= {

@@ -10,7 +10,7 @@ import torch
 from . import __version__
 from .datasets import LongTailedData
 from .experiments import Experiment
-from .files import write_atomically
+from .files import PASSING, write_atomically
 from .longtail import GROUPS
 from .networks import PatchNetwork, ResNet
 from .options import LARGEST_IMAGE
@@ -18,7 +18,6 @@ from .options import LARGEST_IMAGE
 FORMAT = "ltkd-model"
 VERSION = 1
 LARGE = 2**25  # weights: 128 MiB
-PASSING = errno.EACCES, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESTALE
 
 
 class CheckpointError(Exception):
@@ -206,8 +205,8 @@ def _read(path: Path) -> dict:
                     raise ValueError("compressed")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle or refused content: torch raises many kinds
-        passing = isinstance(error, MemoryError) or getattr(error, "errno", None) in PASSING
-        if passing:
+        number = getattr(error, "errno", None)
+        if isinstance(error, MemoryError) or number in (errno.EACCES, *PASSING):
             raise UnreadError(f"{path} cannot be read now ({error}): fix that first.") from error
         raise CheckpointError(
             f"{path} is damaged or is no model file of ltkd: delete it and train again."

@@ -120,8 +120,7 @@ def _build(experiment: Experiment) -> LongTailedData:
         if not len(getattr(data, split).labels):
             raise DataError(f"No {split} image could be read: replace the damaged files.")
     if experiment.folder:
-        sums = {name: checksums(split.images) for name, split in data.splits.items()}
-        data = replace(data, checksums=sums)
+        data = replace(data, checksums={s: checksums(getattr(data, s).images) for s in SPLITS})
     _save(experiment, data, identity)
     return data
 

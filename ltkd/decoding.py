@@ -21,7 +21,7 @@ import numpy as np
 from PIL import ImageOps
 
 from .experiments import home
-from .files import claimed, printable, progress, shown, write_atomically, writing
+from .files import PASSING, claimed, printable, progress, shown, write_atomically, writing
 from .images import ImageError, read_image
 from .mapped import MappedImages
 
@@ -71,11 +71,12 @@ class ImageStore:
         Broken files are named. Raises OSError with one sentence where nothing can be written.
         """
         names = [self.name_of(file) for file in files]
-        entries, known = self.sound_entries(), looked_at(self.index)
+        before = looked_at(self.index)
+        entries = self.sound_entries()
         seen = {name: looked_at(file) for name, file in zip(names, files, strict=True)}
         if _stale(seen, entries):
             with claimed(self.index, f"The decoding to {shown(self.path)}", wait=True):
-                if looked_at(self.index) != known:  # another process has just decoded some
+                if looked_at(self.index) != before:  # another process has just decoded some
                     entries = self.sound_entries()
                 if stale := _stale(seen, entries):
                     self._decode(stale, seen, entries)
@@ -105,11 +106,13 @@ class ImageStore:
         try:
             content = json.loads(self.index.read_text("utf-8"))
             if content["format"] != FORMAT or content["image_size"] != self.size:
-                return {}, []
+                raise ValueError("another index")
             entries = {name: Entry(*e) for name, e in content["files"].items()}
             self.given = max(self.given, content.get("rows", 0), _rows(entries))
             return entries, content["map"]
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            if self.path.is_file():  # a training may be reading it
+                self.given = max(self.given, self.path.stat().st_size // self.row_bytes)
             return {}, []  # it is written anew
 
     def _save(self, entries: dict[str, Entry], finished: bool) -> None:
@@ -126,6 +129,7 @@ class ImageStore:
 
     def sound_entries(self) -> dict[str, Entry]:
         """The index's entries without those whose row is damaged."""
+        before = looked_at(self.index)
         entries, known = self._load()
         if not self.path.is_file():
             self.given = 0
@@ -149,8 +153,10 @@ class ImageStore:
         if damaged:
             print(f"{damaged:,} images of {shown(self.path)} are damaged and are read again.")
         elif entries:
-            with contextlib.suppress(OSError):  # a folder that is read-only still serves
-                self._save(entries, finished=True)
+            # a folder that is read-only still serves, and where another process decodes, it saves
+            with contextlib.suppress(OSError), claimed(self.index, "The check of the index"):
+                if looked_at(self.index) == before:
+                    self._save(entries, finished=True)
         return sound
 
     # ----------------------------------------------------------------------------- the decoding
@@ -228,15 +234,22 @@ class ImageStore:
 def decoded(file: Path, size: int) -> np.ndarray:
     """One image file as uint8 (3, size, size): upright, resized to cover the square, cropped.
 
-    Raises ImageError, for a file that has gone, too.
+    Raises ImageError, for a file that has gone, too; ValueError where it is no fault of the file's
+    that it cannot be read now.
     """
     try:
         if file.stat().st_size > MAX_FILE_BYTES:
             raise ImageError(f"The file is larger than {MAX_FILE_BYTES // 2**20} MiB.")
-        content = file.read_bytes()
-    except OSError as error:
+        image = ImageOps.fit(read_image(file.read_bytes(), size), (size, size))
+    except (ImageError, OSError) as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, MemoryError) or getattr(cause, "errno", None) in PASSING:
+            raise ValueError(
+                f"{printable(file)} cannot be read now ({cause}): fix that, or take the file away."
+            ) from error
+        if isinstance(error, ImageError):
+            raise
         raise ImageError(f"The file cannot be read ({error.strerror}).") from error
-    image = ImageOps.fit(read_image(content, size), (size, size))
     return np.asarray(image).transpose(2, 0, 1)
 
 

@@ -60,7 +60,7 @@ def chain_rule(
     >>> torch.isclose(total, kd(z, s, temperature=1.0))
     tensor(True)
     """
-    tail = _others(head)
+    tail = _others(head, _version(head))
     teacher_mass, student_mass = (
         _group_log_masses(z / temperature, [head, tail]) for z in (teacher, student)
     )
@@ -74,14 +74,17 @@ def chain_rule(
     )
 
 
-# Which classes a group has is asked once and kept: the answer lets a GPU wait.
+# Which classes a group has is asked once and kept, for the answer lets a GPU wait: until the group
+# changes, and in a form that can be trained with.
 @lru_cache(maxsize=16)
-def _others(group: Tensor) -> Tensor:
+@torch.inference_mode(False)
+def _others(group: Tensor, version: int) -> Tensor:
     return ~group
 
 
 @lru_cache(maxsize=16)
-def _members(group: Tensor) -> slice | Tensor:
+@torch.inference_mode(False)
+def _members(group: Tensor, version: int) -> slice | Tensor:
     """The places of a group's classes, as a slice where they stand side by side."""
     places = group.nonzero()[:, 0]
     first, number = (int(places[0]), len(places)) if len(places) else (0, 0)
@@ -90,9 +93,14 @@ def _members(group: Tensor) -> slice | Tensor:
     return places
 
 
+def _version(group: Tensor) -> int:
+    """Another number after every change of the tensor."""
+    return 0 if group.is_inference() else group._version
+
+
 def _part(logits: Tensor, group: Tensor) -> Tensor:
     """The logits of the group's classes, (…, classes of the group)."""
-    places = _members(group)
+    places = _members(group, _version(group))
     if isinstance(places, slice):
         return logits[..., places]
     return logits.index_select(-1, places)
@@ -101,8 +109,13 @@ def _part(logits: Tensor, group: Tensor) -> Tensor:
 def _group_log_masses(logits: Tensor, groups: list[Tensor]) -> Tensor:
     """log Σ_{c in group} softmax(z)_c, (…, groups)."""
     sums = [_part(logits, group).logsumexp(-1) for group in groups]
-    # an empty group has mass 0; −1e30 in place of −∞ keeps differences of two such 0, not NaN
-    return F.log_softmax(torch.stack(sums, -1).clamp(min=-1e30), -1)
+    # an empty group has mass 0; a number in place of −∞ keeps differences of two such 0, not NaN
+    return F.log_softmax(torch.stack(sums, -1).clamp(min=_nothing(logits)), -1)
+
+
+def _nothing(logits: Tensor) -> float:
+    """The log of no probability, as a number that can be subtracted."""
+    return max(-1e30, torch.finfo(logits.dtype).min / 2)
 
 
 def _within(teacher: Tensor, student: Tensor, group: Tensor, temperature: float) -> Tensor:
@@ -155,7 +168,9 @@ def dkd(
     masses, others = [], []
     for logits in (teacher, student):
         log_p = F.log_softmax(logits / temperature, -1)
-        rest = log_p.masked_fill(target, -1e30)  # not −∞: the difference of two is 0, not NaN
+        rest = log_p.masked_fill(
+            target, _nothing(log_p)
+        )  # not −∞: the difference of two is 0, not NaN
         masses.append(
             torch.stack([log_p.gather(-1, labels[:, None])[:, 0], rest.logsumexp(-1)], -1)
         )

@@ -19,7 +19,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 def home() -> Path:
     """The folder that holds data/ and saved_model/: the project, or where LTKD_HOME points."""
-    return Path(os.environ.get("LTKD_HOME") or PROJECT).expanduser()
+    return Path(os.path.expanduser(os.environ.get("LTKD_HOME") or PROJECT))
 
 
 ROLES = ("teacher", "student")

@@ -1,5 +1,6 @@
 """Files are written whole or not at all; long jobs show a bar where somebody looks."""
 
+import errno
 import json
 import os
 import re
@@ -14,6 +15,9 @@ from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from .experiments import home
+
+# Errors of the system, not of a file: another time it may be read.
+PASSING = errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESTALE
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:

@@ -30,7 +30,7 @@ def finished(
         say(f"{error} It is trained again now.")
         return None
     same = _same_data(content, data)
-    if not (same and _same_training(content["experiment"], experiment, role)):
+    if not (same and same_training(content["experiment"], experiment, role)):
         say(f"{shown(path)} is of another experiment or other data: it is trained again now.")
         return None
     return network, content
@@ -46,7 +46,7 @@ def trained_model(
     """
     path = experiment.model_file(role)
     network, content = load_checkpoint(path, len(data.class_names))
-    if not _same_training(content["experiment"], experiment, role):
+    if not same_training(content["experiment"], experiment, role):
         raise CheckpointError(
             f"{path} was trained as another experiment than {experiment.name}: train the {role} "
             f"again."
@@ -66,7 +66,7 @@ def _same_data(content: dict, data: LongTailedData) -> bool:
     return same_classes and same_counts and same_images(content, data.fingerprint)
 
 
-def _same_training(stored: dict, experiment: Experiment, role: str) -> bool:
+def same_training(stored: dict, experiment: Experiment, role: str) -> bool:
     """Whether a model was trained as `experiment` says.
 
     Where its folder lies is no matter, nor, for a teacher, what student it was meant for.

@@ -60,6 +60,8 @@ def read_image(content: bytes, side: int | None = None) -> Image.Image:
         raise
     except Image.DecompressionBombError as error:
         raise ImageError(f"The image has more than {MAX_PIXELS:,} pixels.") from error
+    except MemoryError as error:
+        raise ImageError("The memory does not suffice for this image.") from error
     except Exception as error:  # Pillow's decoders raise many kinds of exception on bad files
         raise ImageError("This is not an image that can be read, or it is damaged.") from error
 

@@ -36,7 +36,7 @@ def long_tailed_counts(
     else:
         # written as the published code writes it, so that int() cuts at the same place
         shrink = 1 / imbalance_factor
-        wanted = [int(largest * shrink ** (i / (classes - 1.0))) for i in range(classes)]
+        wanted = [int(largest * shrink ** (i / max(classes - 1.0, 1))) for i in range(classes)]
     order = largest_first(available)
     counts = np.empty(classes, np.int64)
     counts[order] = np.minimum(wanted, available[order])

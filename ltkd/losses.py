@@ -32,7 +32,10 @@ def focal(logits: Tensor, labels: Tensor, gamma: float = 2.0) -> Tensor:
     tensor([0.2500])
     """
     loss = cross_entropy(logits, labels)
-    return (1 - torch.exp(-loss)) ** gamma * loss
+    wrong = -torch.expm1(-loss)  # 1 − p_y
+    return (
+        wrong.clamp(min=torch.finfo(wrong.dtype).tiny) ** gamma * loss
+    )  # a power of 0 has no slope
 
 
 def class_balanced_weights(
@@ -83,8 +86,8 @@ def balanced_softmax(logits: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
 
 def log_prior(counts: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """log(n_c / N), (C,)."""
-    counts = counts.to(dtype)
-    return torch.log(counts / counts.sum())
+    counts = counts.to(torch.promote_types(dtype, torch.float32))  # float16 ends at 65,504
+    return torch.log(counts / counts.sum()).to(dtype)
 
 
 def decouple(
@@ -151,6 +154,8 @@ class ClassLoss:
     ):
         for wanted in (name, tail_name or name):
             check_choice("class loss", wanted, CLASS_LOSSES)
+        if not counts.all():
+            raise ValueError("Every class needs a training image: leave out the classes without.")
         if tail_name and head is None:
             raise ValueError("A decoupled class loss needs `head`, bool (C,).")
         self.name, self.tail_name, self.counts, self.head = name, tail_name, counts, head

@@ -60,10 +60,9 @@ def changes(experiment: "Experiment", tags: dict[str, str]) -> str:
 def schedule_changes(experiment: "Experiment") -> str:
     """The schedule where it is not the named experiment's, and its fields that were changed."""
     schedule, known = experiment.schedule, experiment.schedules()
-    usual = known.get(schedule.name, schedule)
-    changed = [
-        f.name for f in fields(Schedule) if getattr(usual, f.name) != getattr(schedule, f.name)
-    ]
+    usual = known.get(schedule.name, experiment.default().schedule)
+    names = (f.name for f in fields(Schedule) if f.name != "name")
+    changed = [name for name in names if getattr(usual, name) != getattr(schedule, name)]
     other = schedule.name != experiment.default().schedule.name
     tag = f"-{_file_name(schedule.name)}" if other else ""
     return tag + "".join(f"-{f}{_file_name(getattr(schedule, f))}" for f in changed)

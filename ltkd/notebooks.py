@@ -79,8 +79,8 @@ def execute(file: Path, target: Path) -> None:
         ) from error
     except DeadKernelError as error:
         raise NotebookError(
-            f"The kernel of {file.name} died, probably because the memory is full: free some, or choose a "
-            f"smaller image_size or data set. What was saved before is kept."
+            f"The kernel of {file.name} died, probably because the memory is full: free some, or "
+            f"choose a smaller image_size or data set. What was saved before is kept."
         ) from error
     finally:
         for cell in notebook.cells:

@@ -101,7 +101,7 @@ def _groups(network: nn.Module, schedule: Schedule) -> list[dict]:
         groups = [
             {"params": rotated, "lr": schedule.muon_rate, "orthogonal": True},
             {"params": [w for w in weights if w.ndim > 1 and id(w) not in taken]},
-            {"params": [w for w in weights if w.ndim == 1], "weight_decay": 0.0},
+            {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0},
         ]
     if slow != 1:
         halves = ((slow, lambda w: id(w) not in classifier), (1.0, lambda w: id(w) in classifier))

@@ -60,9 +60,12 @@ def chosen(given: dict[str, Any]) -> dict[str, Any]:
 
 def _parsed(option: str, value: object, kind: type) -> Any:
     try:
-        return kind(value)
-    except ValueError:
+        parsed = kind(value)
+        if isinstance(value, float) and parsed != value:  # 2.7 epochs
+            raise ValueError
+    except (ValueError, TypeError, OverflowError):
         raise ValueError(f"The option {option} cannot be {value!r}.") from None
+    return parsed
 
 
 def check_choice(kind: str, value: object, choices: Iterable) -> None:
@@ -100,6 +103,10 @@ def check_use(experiment: "Experiment", fields: dict[str, Any]) -> None:
         raise ValueError(
             "The profile natural keeps every image, so an imbalance factor changes nothing: "
             "choose the profile exponential or step, or leave the factor out."
+        )
+    if experiment.folder is None and "merge_below" in changed:
+        raise ValueError(
+            "Only classes of your own photographs are merged: leave the option merge_below out."
         )
     backbone = fields.get("backbone", experiment.backbone)
     if backbone != "resnet" and (idle := [f for f in SHAPE if f in changed]):

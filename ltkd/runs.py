@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from .evaluation import (
 )
 from .experiments import APART, ROLES, Experiment
 from .files import claimed, read_json, shown, write_json
-from .finished import finished, trained_model
+from .finished import finished, same_training, trained_model
 from .initial import check_networks, new_network
 from .networks import PatchNetwork, digest
 from .processes import say
@@ -75,6 +75,8 @@ def train(experiment: Experiment, data: LongTailedData, role: str) -> tuple[Patc
     path = experiment.model_file(role)
     done = finished(experiment, data, role)
     if done:
+        with suppress(OSError):  # of a process that was killed when all was done
+            state_file(experiment, role).unlink(missing_ok=True)
         say(f"The {role} is loaded from {shown(path)}.")
         return done
     teacher = train(experiment, data, "teacher")[0] if role == "student" else None
@@ -259,10 +261,13 @@ def _seeds(experiment: Experiment, summary: dict) -> list[dict]:
     """What the same experiment gave with every seed that is evaluated, this one included."""
     rows = []
     for seed in sorted({*range(SEEDS), experiment.seed}):
-        file = replace(experiment, seed=seed).results_file
+        other = replace(experiment, seed=seed)
+        file = other.results_file
         found = summary if seed == experiment.seed else read_json(file) if file.exists() else {}
+        if not same_training(found.get("experiment", {}), other, "student"):
+            continue  # not there, or of other defaults
         if not same_images(found, summary["data"]) or found.get("counts") != summary["counts"]:
-            continue  # not there, or of other images
+            continue
         row = {"seed": seed, "command": found["command"], "machine": found["machine"]}
         row |= {"versions": found["versions"]}
         kept = "all", "groups", "calibration_error", "seconds", "parameters"

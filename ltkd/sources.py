@@ -51,7 +51,7 @@ class Sources(NamedTuple):
 def data_folders() -> list[Path]:
     """The folders that are searched for data: LTKD_DATA where it is set, then data/."""
     given = os.environ.get("LTKD_DATA")
-    return ([Path(given).expanduser()] if given else []) + [home() / "data"]
+    return ([Path(os.path.expanduser(given))] if given else []) + [home() / "data"]
 
 
 def load_sources(experiment: Experiment) -> Sources:

@@ -1,6 +1,7 @@
 """Decoded images: the map holds what the files show, and survives what happens to builds."""
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -184,10 +185,11 @@ def test_a_damaged_map_is_noticed_and_mended(store, files, read_files, damage, c
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": "x"}', "\x00\xff"])
 def test_a_foreign_index_is_written_anew(store, files, content):
-    store.read(files)
+    held, _ = store.read(files)
     store.index.write_text(content)
-    images, _ = store.read(files)
-    assert holds(images, files)
+    again = ImageStore(store.root, store.path.stem, 8)  # another process knows only the files
+    images, _ = again.read(files[::-1])
+    assert holds(images, files[::-1]) and holds(held, files)  # a training may be reading these
 
 
 def test_broken_files_are_named_once_and_left_out(store, files, capsys):
@@ -254,6 +256,59 @@ def test_two_processes_decode_once(store, files, read_files):
         patch.setattr(decoding, "claimed", late)
         images, readable = store.read(files)
     assert len(read_files) == len(files) and readable.all() and holds(images, files)
+
+
+def test_another_program_that_decodes_during_the_check(store, files, monkeypatch):
+    store.read(files[:2])
+    os.utime(store.path)  # so the map is to be checked
+    first, second = (ImageStore(store.root, store.path.stem, 8) for _ in range(2))
+    load, seen = first._load, {}
+
+    def then_the_other_decodes():
+        found = load()
+        monkeypatch.setattr(first, "_load", load)
+        seen["held"], _ = second.read(files[2:11])
+        return found
+
+    monkeypatch.setattr(first, "_load", then_the_other_decodes)
+    images, _ = first.read(files[11:])
+    assert holds(images, files[11:]) and holds(seen["held"], files[2:11])
+    assert holds(ImageStore(store.root, store.path.stem, 8).read(files)[0], files)
+
+
+def test_a_check_does_not_undo_what_another_program_has_just_decoded(store, files, monkeypatch):
+    images, _ = store.read(files[:2])
+    os.utime(store.path)
+    load, seen = ImageStore._load, {}
+
+    def then_the_other_decodes(self):
+        found = load(self)
+        monkeypatch.setattr(ImageStore, "_load", load)
+        seen["held"], _ = ImageStore(store.root, store.path.stem, 8).read(files[2:11])
+        return found
+
+    monkeypatch.setattr(ImageStore, "_load", then_the_other_decodes)
+    assert (decoding.checksums(images) >= 0).all()
+    third, _ = ImageStore(store.root, store.path.stem, 8).read(files[11:])
+    assert holds(third, files[11:]) and holds(seen["held"], files[2:11])
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "error"),
+    [(Path, "read_bytes", OSError(errno.EIO, "no answer")), (Image, "open", MemoryError("full"))],
+)
+def test_what_is_no_fault_of_a_file_is_not_kept_against_it(
+    store, files, monkeypatch, place, name, error
+):
+    def fails(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(place, name, fails)
+    with pytest.raises(ValueError, match=r"png cannot be read now \(.*\): fix that, or take the "):
+        store.read(files)
+    monkeypatch.undo()
+    images, readable = store.read(files)
+    assert readable.all() and holds(images, files)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's full device")

@@ -130,6 +130,24 @@ def test_a_groups_temperature_moves_its_own_term_alone(group):
     assert moved == {group}
 
 
+def test_a_group_that_changes_is_seen():
+    teacher, student = logits_of(5, 7)
+    head = HEAD.clone()
+    d.chain_rule(teacher, student, head)
+    head[4] = True
+    found, fresh = (d.chain_rule(teacher, student, h) for h in (head, head.clone()))
+    assert all(torch.equal(*pair) for pair in zip(found, fresh, strict=True))
+
+
+def test_a_group_that_was_looked_at_in_inference_can_be_trained_with():
+    teacher, student = logits_of(5, 7)
+    head = torch.tensor([True, False, True, False, True, False, True])  # not side by side
+    with torch.inference_mode():
+        d.chain_rule(teacher, student, head)
+    total(d.decoupled(teacher, student.requires_grad_(), head)).sum().backward()
+    assert student.grad.isfinite().all()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("full", ["head", "tail"])
 def test_an_empty_group_is_silent(full, dtype):
@@ -154,6 +172,12 @@ def test_extreme_logits_stay_finite(name):
     value.backward()
     assert value.isfinite() and value > 100
     assert student.grad.isfinite().all() and student.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_half_precision(name):
+    values = (total(LOSSES[name](*logits_of(5, 7, dtype=t))) for t in (torch.half, torch.float))
+    assert same(next(values).float(), next(values).numpy(), 0.05)
 
 
 def dkd_parts(teacher, student, temperature):

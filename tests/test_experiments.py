@@ -39,6 +39,8 @@ def test_an_experiment_cannot_be_changed_in_place():
         ({"distillation": "dkd", "teacher_loss": "ldam_drw"}, "cifar100-lt-teacher_ldam_drw-dkd"),
         ({"schedule": SCHEDULES["paper"]}, "cifar100-lt-paper"),
         ({"schedule": replace(SCHEDULES["fast"], ema=0.5)}, "cifar100-lt-ema0.5"),
+        ({"schedule": replace(SCHEDULES["fast"], name="mine")}, "cifar100-lt-mine"),
+        ({"schedule": replace(SCHEDULES["fast"], name="mine", ema=0.5)}, "cifar100-lt-mine-ema0.5"),
         (
             {"teacher_mix": "cutmix", "student_mix": "tail_cutmix"},
             "cifar100-lt-teacher_mix_cutmix-mix_tail_cutmix",
@@ -131,6 +133,10 @@ def test_a_schedule_is_chosen_by_name():
     [
         ({"epochs": "many"}, "The option epochs cannot be 'many'"),
         ({"epochs": 0}, "at least 1 epoch"),
+        ({"epochs": 2.7}, "The option epochs cannot be 2.7"),
+        ({"epochs": float("inf")}, "The option epochs cannot be inf"),
+        ({"seed": [1]}, r"The option seed cannot be \[1\]"),
+        ({"merge_below": 30}, "Only classes of your own photographs are merged"),
         ({"imbalance_factor": "x"}, "The option imbalance_factor cannot be 'x'"),
         ({"imbalance_factor": 0.5}, "at least 1, not 0.5"),
         ({"imbalance_factor": "nan"}, "at least 1, not nan"),
@@ -195,7 +201,7 @@ def test_all_fields_as_plain_values():
 )
 def test_numbers_that_make_no_sense(choice, said):
     with pytest.raises(ValueError, match=said):
-        Experiment.choose("digits-lt", **choice)
+        replace(Experiment.named("digits-lt"), **choice)
 
 
 def test_a_factor_that_would_change_nothing_is_refused(tmp_path):
@@ -228,6 +234,11 @@ def test_the_name_of_somebody_elses_experiment_leads_nowhere(home):
     stored = Experiment.named("digits-lt").as_dict()
     stored["schedule"] |= {"name": "../../../etc"}
     assert Experiment.from_dict(stored).model_folder.parent == home / "saved_model"
+
+
+def test_a_home_of_nobody_is_a_folder_of_that_name(monkeypatch):
+    monkeypatch.setenv("LTKD_HOME", "~nobody-of-that-name")
+    assert home().name == "~nobody-of-that-name"
 
 
 def test_folders_that_cannot_be_looked_for(tmp_path, monkeypatch):

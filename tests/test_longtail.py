@@ -69,6 +69,11 @@ def test_step_and_natural_counts():
     assert long_tailed_counts(available, "natural", 100).tolist() == [3, 77, 12]
 
 
+@pytest.mark.parametrize("profile", ["exponential", "natural"])
+def test_a_single_class_keeps_its_images(profile):
+    assert long_tailed_counts(np.array([5]), profile, 100).tolist() == [5]
+
+
 @pytest.mark.parametrize("profile", ["exponential", "step"])
 def test_an_impossible_factor_is_refused(profile):
     with pytest.raises(ValueError, match="factor of 200 leaves some classes no image") as error:

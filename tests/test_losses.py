@@ -42,6 +42,13 @@ def test_focal_with_gamma_0_is_cross_entropy(batch):
     assert torch.equal(losses.focal(*batch, gamma=0), losses.cross_entropy(*batch))
 
 
+@pytest.mark.parametrize("gamma", [0, 0.5, 2])
+def test_focal_of_a_certain_image_has_a_slope(gamma):
+    logits = torch.tensor([[100.0, 0.0]], requires_grad=True)
+    losses.focal(logits, torch.tensor([0]), gamma).sum().backward()
+    assert logits.grad.abs().max() < 1e-6  # and so no NaN
+
+
 def test_focal_by_hand():
     # p_y = 3/4: (1/4)² · log(4/3); p_y = 1/4: (3/4)² · log 4
     logits = torch.tensor([[math.log(3), 0.0], [math.log(3), 0.0]])
@@ -257,6 +264,18 @@ def test_cutmix_by_hand():
 def test_unknown_class_loss(names):
     with pytest.raises(ValueError, match=r"'softmaxx'.*balanced_softmax"):
         ClassLoss(names[0], COUNTS, names[1], HEAD)
+
+
+def test_a_class_without_training_images_is_refused():
+    with pytest.raises(ValueError, match="Every class needs a training image"):
+        ClassLoss("class_balanced", torch.tensor([10, 0]))
+
+
+def test_a_prior_in_half_precision():
+    found = losses.log_prior(torch.tensor([60_000, 20_000]), torch.half)
+    assert found.dtype == torch.half and found.exp().tolist() == pytest.approx(
+        [0.75, 0.25], rel=1e-3
+    )
 
 
 def test_decoupling_needs_the_head_classes():

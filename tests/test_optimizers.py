@@ -1,6 +1,7 @@
 """Muon against the decomposition it approximates, and against plain SGD."""
 
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -94,6 +95,14 @@ def test_every_parameter_is_in_one_group_and_the_stem_is_not_rotated():
         assert decay[id(w)] == (0 if w.ndim == 1 else MUON.weight_decay)
     assert all(w.ndim == 4 for w in rotated[0]["params"]) and len(rotated[0]["params"]) == 6
     assert all(network.stem.weight is not w for w in rotated[0]["params"])
+
+
+@pytest.mark.parametrize("schedule", [MUON, replace(MUON, optimizer="adamw")])
+def test_a_single_number_is_trained_too(schedule):
+    network = torch.nn.Linear(2, 2)
+    network.scale = torch.nn.Parameter(torch.tensor(1.0))
+    groups = optimizer_for(network, schedule).param_groups
+    assert any(w is network.scale for group in groups for w in group["params"])
 
 
 def test_the_state_is_saved_and_taken_up_again():

@@ -79,6 +79,9 @@ def test_nothing_is_lost_between_training_and_saving(digits, quick, monkeypatch,
     runs.train(quick, digits, "teacher")
     assert "Resumed the teacher after epoch 1." in capsys.readouterr().out
     assert [f.name for f in quick.model_folder.iterdir()] == ["teacher_model.pth"]
+    runs.state_file(quick, "teacher").touch()  # of a process that was killed before it took it away
+    runs.train(quick, digits, "teacher")
+    assert [f.name for f in quick.model_folder.iterdir()] == ["teacher_model.pth"]
 
 
 @pytest.mark.parametrize("field", ["teacher_loss", "student_loss", "distillation"])
@@ -191,7 +194,8 @@ def test_seeds_of_other_images_are_not_shown_together(trained, digits):
     runs.results(other, digits)
     assert [row["seed"] for row in runs.results(trained, digits)["seeds"]] == [0, 1]
     file = other.model_folder / "results.json"
-    for other_data in ({"counts": [1] * 10}, {"data": "another"}):
+    defaults = {"experiment": replace(other, student_loss="focal").as_dict()}  # of an older ltkd
+    for other_data in ({"counts": [1] * 10}, {"data": "another"}, defaults):
         runs.results(other, digits)
         write_json(file, read_json(file) | other_data)
         assert [row["seed"] for row in runs.results(trained, digits)["seeds"]] == [0]
