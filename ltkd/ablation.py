@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
-from itertools import product
+from itertools import count, product
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from .checkpoints import versions
 from .datasets import LongTailedData, build, same_images
 from .evaluation import main_scores
 from .experiments import Experiment
-from .files import claimed, progress, read_json, write_json
+from .files import claimed, progress, read_json, shown, write_json
 from .finished import same_training
 from .longtail import GROUPS
 from .mixing import MIXES
@@ -27,6 +27,7 @@ from .runs import made_by, train
 
 MIXED = ("none", "kd", "uniform", "image_and_patch")  # the recipes that are tried with mixing
 ALONE = "teacher alone"
+CHANGED = ("teacher_loss", "student_mix", "distillation")  # by every row that depends on them
 # What a row is held against: the same student without the part in question.
 CONTROLS = {
     "patch_informativeness": ("patch_decoupled",),
@@ -102,7 +103,8 @@ def ablation(experiment: Experiment, seeds: int = 3, patterns: Sequence[str] = (
         )
     file = experiment.model_folder / "ablation.json"
     data = build(experiment)
-    done = _rows_of(file, experiment, data.fingerprint)
+    _set_aside(file, experiment)
+    done = _rows_of(file, data.fingerprint)
     known = {(row["row"], row["seed"]) for row in done}
     words = ["", "--seeds", str(seeds)]
     words += ["--rows", *map(shlex.quote, patterns)] if patterns else []
@@ -113,7 +115,7 @@ def ablation(experiment: Experiment, seeds: int = 3, patterns: Sequence[str] = (
     for seed, name in progress(jobs, desc="ablation", unit=" students"):
         student = replace(experiment, seed=seed, **wanted[name])
         row = {"row": name, "seed": seed, "data": data.fingerprint}
-        done = _add(file, experiment, about, row | _measured(student, data, name))
+        done = _add(file, about, row | _measured(student, data, name))
     print(table(done), *lead(done, default_row(experiment)), sep="\n")
     return done
 
@@ -131,19 +133,30 @@ def _measured(student: Experiment, data: LongTailedData, name: str) -> dict:
     return row | {"versions": content.get("versions", versions())}
 
 
-def _rows_of(file: Path, experiment: Experiment, data: str) -> list[dict]:
-    """The table's rows of this experiment and of the images with this fingerprint."""
-    content = read_json(file) if file.exists() else {}
-    if not same_training(content.get("experiment", {}), experiment, "student"):
-        return []  # not there, or of other defaults
-    return [row for row in content.get("rows", []) if same_images(row, data)]
+def _set_aside(file: Path, experiment: Experiment) -> None:
+    """Keep a table of other defaults under another name; its rows are not those of this one."""
+    if not file.exists():
+        return
+    own = {name: getattr(experiment, name) for name in CHANGED}
+    if same_training(read_json(file).get("experiment", {}) | own, experiment, "student"):
+        return
+    names = (file.with_name(f"ablation-before-{number}.json") for number in count(1))
+    kept = next(name for name in names if not name.exists())
+    file.replace(kept)
+    print(f"{shown(file)} is of other defaults; it is kept as {kept.name}.")
 
 
-def _add(file: Path, experiment: Experiment, about: dict, row: dict) -> list[dict]:
+def _rows_of(file: Path, data: str) -> list[dict]:
+    """The table's rows of the images with this fingerprint; older rows do not tell theirs."""
+    found = read_json(file).get("rows", []) if file.exists() else []
+    return [row for row in found if same_images(row, data)]
+
+
+def _add(file: Path, about: dict, row: dict) -> list[dict]:
     """Add a row to the table on the disk, where another process may have added some; return all."""
     with claimed(file, "The writing of the ablation's table", wait=True):
         known = row["row"], row["seed"]
-        others = _rows_of(file, experiment, row["data"])
+        others = _rows_of(file, row["data"])
         done = [r for r in others if (r["row"], r["seed"]) != known] + [row]
         write_json(file, about | {"rows": done})
     return done

@@ -248,10 +248,6 @@ def inference(repetitions: int = 100) -> list[dict]:
     return [{"job": n, "ms": 1e3 * median(t), "±": 1e3 * spread(t)} for n, t in times.items()]
 
 
-def _picture(data: datasets.LongTailedData) -> Image.Image:
-    return Image.fromarray(data.train.images[0].transpose(1, 2, 0))
-
-
 # ----------------------------------------------------------------------------------------- tables
 
 BENCHMARKS = {

@@ -171,20 +171,24 @@ class ImageStore:
             entries.pop(name, None)
         wanted = {name: Entry(*seen[name], row) for row, name in enumerate(names, self.given)}
         size = (self.given + len(names)) * self.row_bytes
-        with writing(self.path), self._opened(size) as stored:
+        with writing(self.path), self._opened(size, entries) as stored:
             self._fill(wanted, stored, entries)
         self._save(entries, finished=True)
         self._name_broken([name for name in names if entries[name].error], entries)
 
     @contextlib.contextmanager
-    def _opened(self, size: int) -> Iterator[BinaryIO]:
-        """The map, open for writing, with all the room that it needs taken now."""
+    def _opened(self, size: int, entries: dict[str, Entry]) -> Iterator[BinaryIO]:
+        """The map, open for writing, with all the room that it needs taken now.
+
+        The index is there from the start: a build that is killed takes no rows for good.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         before = self.path.stat().st_size if self.path.exists() else None
         with self.path.open("r+b" if before is not None else "w+b", buffering=0) as stored:
             try:
                 if size > (before or 0):
                     _allocate(stored, size)
+                self._save(entries, finished=False)
             except OSError:
                 if before is None:
                     self.path.unlink(missing_ok=True)
@@ -241,15 +245,15 @@ def decoded(file: Path, size: int) -> np.ndarray:
         if file.stat().st_size > MAX_FILE_BYTES:
             raise ImageError(f"The file is larger than {MAX_FILE_BYTES // 2**20} MiB.")
         image = ImageOps.fit(read_image(file.read_bytes(), size), (size, size))
-    except (ImageError, OSError) as error:
+    except (ImageError, OSError, MemoryError) as error:
         cause = error.__cause__ or error
         if isinstance(cause, MemoryError) or getattr(cause, "errno", None) in PASSING:
             raise ValueError(
                 f"{printable(file)} cannot be read now ({cause}): fix that, or take the file away."
             ) from error
-        if isinstance(error, ImageError):
-            raise
-        raise ImageError(f"The file cannot be read ({error.strerror}).") from error
+        if isinstance(error, OSError):
+            raise ImageError(f"The file cannot be read ({error.strerror}).") from error
+        raise
     return np.asarray(image).transpose(2, 0, 1)
 
 

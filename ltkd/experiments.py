@@ -136,6 +136,8 @@ class Experiment:
         else:
             experiment = cls.named(name)
         fields = chosen(options)
+        if experiment.folder is None and options.get("merge_below") is None:
+            fields.pop("merge_below", None)  # the variable is meant for folders
         check_use(experiment, fields)
         schedule = experiment.usual_schedule(fields.pop("schedule", experiment.schedule.name))
         epochs = fields.pop("epochs", schedule.epochs)

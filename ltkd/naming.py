@@ -1,5 +1,6 @@
 """How an experiment's name says what it is: a tag and a value for every field that was changed."""
 
+import hashlib
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -10,6 +11,7 @@ from .schedules import Schedule
 if TYPE_CHECKING:
     from .experiments import Experiment
 
+LONGEST = 100  # characters that a schedule's changes may take of a name: file systems have limits
 # Which fields change the data, and which the training; the tag stands in the name.
 DATA_TAGS = {
     "profile": "",
@@ -65,7 +67,10 @@ def schedule_changes(experiment: "Experiment") -> str:
     changed = [name for name in names if getattr(usual, name) != getattr(schedule, name)]
     other = schedule.name != experiment.default().schedule.name
     tag = f"-{_file_name(schedule.name)}" if other else ""
-    return tag + "".join(f"-{f}{_file_name(getattr(schedule, f))}" for f in changed)
+    fields_changed = "".join(f"-{f}{_file_name(getattr(schedule, f))}" for f in changed)
+    if len(fields_changed) > LONGEST:
+        fields_changed = f"-{hashlib.sha256(fields_changed.encode()).hexdigest()[:8]}"
+    return tag + fields_changed
 
 
 def plain(value: object) -> str:

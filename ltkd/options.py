@@ -61,7 +61,7 @@ def chosen(given: dict[str, Any]) -> dict[str, Any]:
 def _parsed(option: str, value: object, kind: type) -> Any:
     try:
         parsed = kind(value)
-        if isinstance(value, float) and parsed != value:  # 2.7 epochs
+        if not isinstance(value, str) and parsed != value:  # 2.7 epochs
             raise ValueError
     except (ValueError, TypeError, OverflowError):
         raise ValueError(f"The option {option} cannot be {value!r}.") from None

@@ -50,6 +50,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("pictures lie on their side", "np.asarray(image).transpose(2, 0, 1)", "np.asarray(image).transpose(2, 1, 0)"),
         ("rows that a training reads are used again", "enumerate(names, self.given)", "enumerate(names, len(entries))"),
         ("an index that was read before another's decoding is taken", "before = looked_at(self.index)\n        entries = self.sound_entries()", "entries = self.sound_entries()\n        before = looked_at(self.index)"),
+        ("a build that is killed takes rows for good", "                self._save(entries, finished=False)\n            except OSError:", "            except OSError:"),
         ("a check writes over another's index", "if looked_at(self.index) == before:\n", "if True:\n"),
         ("a damaged index lets rows be used again", "self.given = max(self.given, self.path.stat()", "self.given = min(self.given, self.path.stat()"),
         ("what cannot be read just now is left out for good", "if isinstance(cause, MemoryError) or", "if False and"),
@@ -252,7 +253,8 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("two tables at once lose rows", "for r in others if", "for r in [] if"),
         ("a wider teacher is as wide", "2 * experiment.teacher_width", "experiment.teacher_width"),
         ("rows of other images count", " if same_images(row, data)]", "]"),
-        ("rows of other defaults count", 'if not same_training(content.get("experiment", {}), experiment, "student"):', "if False:"),
+        ("rows of other defaults count", "    _set_aside(file, experiment)\n", ""),
+        ("the usual recipe makes other rows", '.get("experiment", {}) | own', '.get("experiment", {})'),
         ("a wider teacher of a backbone that has one width", 'if experiment.backbone == "resnet":', "if True:"),
     ],
     "finished": [

@@ -17,7 +17,7 @@ from ltkd.ablation import (
     table,
 )
 from ltkd.experiments import Experiment
-from ltkd.files import write_json
+from ltkd.files import read_json, write_json
 from ltkd.mixing import MIXES
 from ltkd.objectives import RECIPES
 from ltkd.runs import train
@@ -189,14 +189,15 @@ def test_a_pattern_that_fits_no_row_is_refused(quick):
         ablation(quick, patterns=["kdd"])
 
 
-@pytest.mark.parametrize("defaults", [{}, {"teacher_loss": "focal"}])
+@pytest.mark.parametrize("defaults", [{}, {"student_loss": "focal"}])
 def test_rows_of_other_images_or_defaults_are_measured_again(digits, quick, monkeypatch, defaults):
     file, trained = quick.model_folder / "ablation.json", []
     score = {"all": 1.0, "many": 1.0, "medium": 1.0, "few": 1.0}
     row = {"seed": 0, "validation": score, "test": score}
     rows_of = {"none": "other images", "none, cutmix": digits.fingerprint, "none, older": None}
     rows = [row | {"row": n, "data": d} for n, d in rows_of.items()]
-    write_json(file, {"experiment": replace(quick, **defaults).as_dict(), "rows": rows})
+    old = replace(quick, distillation="kd", **defaults)  # which recipe is the default is no matter
+    write_json(file, {"experiment": old.as_dict(), "rows": rows})
 
     def measured_now(student, data, name):
         trained.append(name)
@@ -207,6 +208,7 @@ def test_rows_of_other_images_or_defaults_are_measured_again(digits, quick, monk
     found = ablation(quick, seeds=1, patterns=["none", "none, cutmix"])
     if defaults:  # of an older ltkd
         assert trained == [r["row"] for r in found] == ["none", "none, cutmix"]
+        assert read_json(file.with_name("ablation-before-1.json"))["rows"] == rows
     else:
         assert trained == ["none"]
         assert [r["row"] for r in found] == ["none, cutmix", "none, older", "none"]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
 from ltkd import backbones
 from ltkd.backbones import Backbone, backbone_for
@@ -260,3 +261,17 @@ def test_convolutions_with_a_bias_are_not_rotated():
     groups = optimizer_for(network, SCHEDULES["fast"]).param_groups
     assert not any(group.get("orthogonal") for group in groups)
     assert sum(len(g["params"]) for g in groups) == len(list(network.parameters()))
+
+
+def test_convnexts_last_norm_comes_before_the_pooling(monkeypatch):
+    def model(name):
+        torch.manual_seed(0)
+        return ConvNeXt([CNBlockConfig(8, 16, 1), CNBlockConfig(16, None, 1)])
+
+    monkeypatch.setattr(backbones, "_model", model)
+    network, original = Backbone(3, "convnext_tiny").eval(), model("").eval()
+    x = (pictures() - network.mean) / network.std
+    with torch.no_grad():
+        wanted = original.classifier[0](original.features(x))
+        assert torch.allclose(network.blocks(x), wanted, atol=1e-5)
+        assert network(pictures()).shape == (2, 16, 3)

@@ -4,10 +4,12 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from ltkd import benchmark
 from ltkd.__main__ import main
 from ltkd.runs import state_file
+from ltkd.training import Trainer
 
 
 def test_jobs_are_called_in_turn_and_the_first_call_is_not_timed():
@@ -31,10 +33,17 @@ def test_synthetic_data_have_a_tail_and_no_empty_class(images, classes):
     assert data.train.images.dtype == np.uint8
 
 
-def test_a_point_of_growth_is_measured():
+def test_a_point_of_growth_has_the_patches_that_it_tells(monkeypatch):
+    seen, epoch = [], Trainer._epoch
+
+    def watched(self, number):
+        seen.append(self.plain(torch.zeros(2, 3, 32, 32)).shape[1:])
+        return epoch(self, number)
+
+    monkeypatch.setattr(Trainer, "_epoch", watched)
     row = benchmark._growth_point(300, 10, 2)
     assert (row["images"], row["classes"], row["patches"]) == (300, 10, 4)
-    assert row["seconds"] > 0 and row["peak MiB"] > 100
+    assert set(seen) == {(4, 10)}
 
 
 def test_the_contenders_keep_to_their_sizes():

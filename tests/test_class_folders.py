@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ltkd import datasets
 from ltkd.class_folders import DataError
@@ -124,10 +125,16 @@ def test_two_folders_of_one_name_do_not_share_their_models(tmp_path, write_class
     assert len(build(second).test.labels) == 4
 
 
-def test_a_folder_without_class_folders_says_what_is_needed(tmp_path, write_classes):
-    write_classes(tmp_path, {"photos": 5})
-    with pytest.raises(DataError, match="2 are needed, each with the images of one class"):
-        build(replace(Experiment.from_folder(tmp_path / "photos"), image_size=8))
+def test_every_format_counts_whatever_its_suffix(tmp_path):
+    kinds = {
+        ".png": "PNG", ".JPG": "JPEG", ".jpeg": "JPEG", ".jfif": "JPEG", ".WebP": "WEBP",
+        ".bmp": "BMP", ".GIF": "GIF", ".tif": "TIFF", ".TIFF": "TIFF",
+    }  # fmt: skip
+    for name in ("ant", "bee"):
+        (tmp_path / name).mkdir()
+        for i, (suffix, kind) in enumerate(kinds.items()):
+            Image.new("RGB", (8, 8), (20 * i, 0, 90)).save(tmp_path / name / f"{i}{suffix}", kind)
+    assert total(build(replace(Experiment.from_folder(tmp_path), image_size=8))) == 18
 
 
 def test_balanced_classes_have_one_size(tmp_path, write_classes):

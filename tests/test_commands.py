@@ -145,6 +145,18 @@ def test_seeds_of_the_ablation(capsys):
     assert "say how many by --seeds, not --seed" in error
 
 
+def test_halve_and_some_rows_of_the_ablation(home, capsys):
+    assert main(["student", "digits-lt", "--epochs", "1"]) == 0
+    capsys.readouterr()
+    assert main(["halve", "digits-lt", "--epochs", "1"]) == 0
+    assert capsys.readouterr().out.count(" precision") == 2  # what became of each model
+    words = ["--seeds", "1", "--rows", "none", "no such *"]
+    assert main(["ablation", "digits-lt", "--epochs", "1", *words]) == 0
+    file = Experiment.choose("digits-lt", epochs=1).model_folder / "ablation.json"
+    rows = json.loads(file.read_text())["rows"]
+    assert [(row["row"], row["seed"]) for row in rows] == [("none", 0)]
+
+
 def test_evaluate_before_training(capsys):
     error = failed(capsys, "evaluate", "digits-lt")
     assert "There is no model file" in error

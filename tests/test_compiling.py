@@ -12,7 +12,9 @@ from ltkd.networks import ResNet
 IMAGES = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
 
 
-def test_where_it_does_not_work_one_line_says_so(monkeypatch, capsys):
+def test_where_it_does_not_work_one_line_says_so(home, monkeypatch, capsys):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(home))
+
     def broken(function, **options):
         def fail(*arguments):
             raise RuntimeError("No compiler here\nand a long story")
@@ -28,7 +30,8 @@ def test_where_it_does_not_work_one_line_says_so(monkeypatch, capsys):
     assert line == "torch.compile does not work here (No compiler here): training without it."
 
 
-def test_mistakes_of_the_caller_are_not_hidden(monkeypatch, capsys):
+def test_mistakes_of_the_caller_are_not_hidden(home, monkeypatch, capsys):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(home))
     monkeypatch.setattr(compiling.torch, "compile", lambda function, **options: function)
     with pytest.raises(ValueError, match="square"):
         compiled(ResNet(5, depth=8, width=4))(IMAGES[..., :16])
@@ -47,3 +50,4 @@ def test_compiled_or_not_the_results_are_the_same(home, monkeypatch, capsys):
         gradients.append(network[0].weight.grad.clone())
     assert torch.allclose(*gradients, rtol=1e-3, atol=1e-3)
     assert "does not work" not in capsys.readouterr().out
+    assert any((home / "data" / "built" / "compiled").rglob("*"))

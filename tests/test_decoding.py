@@ -134,15 +134,16 @@ def test_an_interrupted_build_goes_on(store, files, monkeypatch):
 
 
 KILLED = """
-import sys, time
+import itertools, sys, time
 from pathlib import Path
 from ltkd import decoding
-decoding.SAVE_SECONDS = 0
-original = decoding.decoded
-def slow(file, size):
-    time.sleep(0.01)
+decoding.SAVE_SECONDS, decoding.cores = 0, lambda: 1
+original, begun = decoding.decoded, itertools.count()
+def stuck(file, size):
+    if next(begun) == 9:
+        time.sleep(600)  # until it is killed
     return original(file, size)
-decoding.decoded = slow
+decoding.decoded = stuck
 folder = Path(sys.argv[1])
 decoding.ImageStore(folder, "pets-8px", 8).read(sorted(folder.rglob("*.png")))
 """
@@ -150,8 +151,8 @@ decoding.ImageStore(folder, "pets-8px", 8).read(sorted(folder.rglob("*.png")))
 
 def test_a_killed_build_goes_on(store, files, read_files, capsys):
     build = subprocess.Popen([sys.executable, "-c", KILLED, str(store.root)], env=os.environ)
-    for _ in range(1000):
-        if store.index.exists() or build.poll() is not None:
+    for _ in range(6000):
+        if store._load()[0] or build.poll() is not None:
             break
         time.sleep(0.01)
     build.send_signal(signal.SIGKILL)
@@ -309,6 +310,21 @@ def test_what_is_no_fault_of_a_file_is_not_kept_against_it(
     monkeypatch.undo()
     images, readable = store.read(files)
     assert readable.all() and holds(images, files)
+
+
+def test_a_build_that_fails_early_takes_no_rows(store, files, monkeypatch):
+    original = store._fill
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    for _ in range(3):
+        monkeypatch.setattr(store, "_fill", killed)
+        with pytest.raises(KeyboardInterrupt):
+            store.read(files)
+    monkeypatch.setattr(store, "_fill", original)
+    assert holds(ImageStore(store.root, store.path.stem, 8).read(files)[0], files)
+    assert store.path.stat().st_size == 20 * 3 * 8 * 8
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's full device")

@@ -33,7 +33,9 @@ def in_a_notebook(home: Path) -> None:
 
 def command(home: Path) -> subprocess.Popen:
     words = [sys.executable, "-m", "ltkd", "student", "digits-lt", "--epochs", "3"]
-    return subprocess.Popen(words, env=os.environ | {"LTKD_HOME": str(home)})
+    return subprocess.Popen(
+        words, env=os.environ | {"LTKD_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    )
 
 
 def on_the_command_line(home: Path) -> None:
@@ -46,6 +48,7 @@ def killed_and_resumed(home: Path) -> None:
         while process.poll() is None and not state.exists():
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL and state.exists()
     on_the_command_line(home)
 
 
@@ -58,8 +61,10 @@ def weights(home: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("way", [on_the_command_line, killed_and_resumed])
-def test_the_same_weights_as_in_a_notebook(way, tmp_path, in_notebook):
+def test_the_same_weights_as_in_a_notebook(way, tmp_path, in_notebook, capfd):
     way(tmp_path)
+    resumed = "Resumed the student after epoch" in capfd.readouterr().out
+    assert resumed == (way is killed_and_resumed)
     found = weights(tmp_path)
     assert list(found) == list(in_notebook)
     assert all(torch.equal(found[name], value) for name, value in in_notebook.items())
@@ -72,5 +77,6 @@ def in_notebook(tmp_path_factory) -> dict[str, torch.Tensor]:
     home = tmp_path_factory.mktemp("notebook")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LTKD_HOME", str(home))
+        patch.setenv("OMP_NUM_THREADS", "1")
         in_a_notebook(home)
     return weights(home)

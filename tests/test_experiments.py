@@ -1,7 +1,8 @@
 """Names, choices from outside, and what a wrong choice is told."""
 
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import FrozenInstanceError, fields, replace
 
+import numpy as np
 import pytest
 
 from ltkd.experiments import EXPERIMENTS, PROJECT, SCHEDULES, Experiment, Schedule, home
@@ -65,6 +66,16 @@ def test_every_field_that_changes_the_result_changes_the_name():
         "optimizer": "sgd", "muon_rate": 0.3, "small": 0.1, "compile": True, "decay": "cosine",
         "backbone_rate": 0.1,
     }  # fmt: skip
+    apart = {
+        "base",
+        "source",
+        "folder",
+        "expected",
+        "schedule",
+        "weights",
+    }  # weights: test_backbones
+    assert set(changes) | apart == {f.name for f in fields(Experiment)}
+    assert set(plan) | {"name"} == {f.name for f in fields(Schedule)}
     base = Experiment.named("cifar10-lt")
     assert all(getattr(base.schedule, field) != value for field, value in plan.items())
     changed = [replace(base, **{field: value}) for field, value in changes.items()]
@@ -135,6 +146,7 @@ def test_a_schedule_is_chosen_by_name():
         ({"epochs": 0}, "at least 1 epoch"),
         ({"epochs": 2.7}, "The option epochs cannot be 2.7"),
         ({"epochs": float("inf")}, "The option epochs cannot be inf"),
+        ({"epochs": np.float32(2.5)}, "The option epochs cannot be "),
         ({"seed": [1]}, r"The option seed cannot be \[1\]"),
         ({"merge_below": 30}, "Only classes of your own photographs are merged"),
         ({"imbalance_factor": "x"}, "The option imbalance_factor cannot be 'x'"),
@@ -157,6 +169,21 @@ def test_a_wrong_choice_in_the_environment_is_refused(monkeypatch):
     monkeypatch.setenv("LTKD_SEED", "one")
     with pytest.raises(ValueError, match="The option seed cannot be 'one'"):
         Experiment.choose("digits-lt")
+
+
+def test_a_variable_for_folders_is_no_matter_elsewhere(monkeypatch, tmp_path):
+    monkeypatch.setenv("LTKD_MERGE_BELOW", "6")
+    assert Experiment.choose("digits-lt") == Experiment.named("digits-lt")
+    assert Experiment.choose(f"folder:{tmp_path}").merge_below == 6
+
+
+def test_a_name_of_many_changes_is_no_longer_than_a_file_systems(monkeypatch):
+    plan = Schedule("mine", 7, 32, learning_rate=0.123, warmup=0.2, momentum=0.8, muon_rate=0.3)
+    names = [
+        replace(Experiment.named("cifar10-lt"), schedule=replace(plan, ema=ema)).name
+        for ema in (0.1, 0.2)
+    ]
+    assert len({*names}) == 2 and max(map(len, names)) < 60
 
 
 def test_a_batch_of_one_is_refused():

@@ -37,6 +37,13 @@ def colour(side: int, value=(9, 99, 199)) -> Image.Image:
     return Image.new("RGB", (side, side), value)
 
 
+def test_mended_images_of_the_rarest_classes_come_first(pair, digits, quick):
+    rows = [int(r) for c in (0, 5, 9) for r in np.flatnonzero(digits.test.labels == c)[:4]]
+    write_json(quick.results_file, pair.results | {"comparison": {"mended": rows}})
+    found = mended_test_images(ModelPair.of(quick), most=7)
+    assert [p.true_class for p in found] == ["9"] * 3 + ["5"] * 3 + ["0"]
+
+
 def test_mended_test_images_are_those_of_the_evaluation(pair, digits):
     mended = mended_test_images(pair)
     assert len(mended) == 3 and {picture.true_class for picture in mended} == {"9"}

@@ -90,7 +90,7 @@ def test_pytest_runs_nbval_on_all_of_them():
 
 def test_what_is_sanitised_hides_no_number():
     rules = configparser.RawConfigParser()
-    rules.read(ROOT / "tests" / "nbval_sanitize.cfg")
+    assert rules.read(ROOT / "tests" / "nbval_sanitize.cfg") and rules.sections()
     shown = "305 train, 439 validation\n(305, 3, 32, 32)  0.6931 = log 2\n95.3 %  [[1, 2], [3, 4]]"
     for section in rules.sections():
         regex, put = rules[section]["regex"], rules[section]["replace"]

@@ -132,6 +132,7 @@ def test_the_command_prints_that_sentence(monkeypatch, capsys):
 def test_a_kernel_that_dies_is_one_sentence(tmp_path, home):
     source = write(tmp_path / "a.ipynb", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     with pytest.raises(
-        notebooks.NotebookError, match=r"kernel of a.ipynb died, mostly for want of"
+        notebooks.NotebookError,
+        match=r"kernel of a\.ipynb died, probably because the memory is full",
     ):
         notebooks.execute(source, home / "a.ipynb")

@@ -58,7 +58,8 @@ def test_a_predefined_image_gets_the_class_and_probability_of_predict(panel, qui
     for words in (model, *expected(panel, model, read_image(file.read_bytes()))):
         assert words in answer
     assert answer.count("<tr><td>") == 5
-    assert "right" in answer or "wrong, it is 3" in answer
+    said = panel.pair.classifier(MODELS[model]).predict(panel.picture.seen).class_name
+    assert ("✓ right" if said == "3" else "✗ wrong, it is 3") in answer
 
 
 def test_the_two_models_answer_for_themselves(panel):
@@ -84,6 +85,7 @@ def test_compare_shows_both_and_says_in_words_whether_they_differ(panel):
 
 def test_the_answer_tells_training_count_and_group(panel, digits):
     answer = classify(panel, "Student Model")
+    assert sum(f"<tr><td>{name}</td>" in answer for name in digits.class_names) == 5
     for name, count in zip(digits.class_names, digits.counts, strict=True):
         if f"<tr><td>{name}</td>" in answer:
             group = next(g for g in ("many", "medium", "few") if digits.groups[g][int(name)])

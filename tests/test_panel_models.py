@@ -65,10 +65,10 @@ def test_every_pair_in_saved_model_can_be_chosen(panel, digits, quick, home):
     (other.with_name("half") / "student_model.pth").write_bytes(b"no pair")
     panel = Panel(quick)
     assert [label for label, _ in panel.models.options] == ["digits-lt-epochs1", "other"]
-    before = classify(panel, "Student Model")
+    classify(panel, "Student Model")
     panel.models.label = "other"
     assert panel.result.value == "" and len(panel.pictures) == 12
-    assert classify(panel, "Student Model") != before
+    classify(panel, "Student Model")
     prediction = Classifier.load(other / "student_model.pth").predict(panel.picture.seen)
     assert f"with {prediction.probability:.1%} probability" in panel.result.value
 

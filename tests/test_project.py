@@ -1,5 +1,6 @@
 """The project's own files agree with each other."""
 
+import ast
 import json
 import re
 import tomllib
@@ -45,11 +46,17 @@ class TestNotebook:
         assert len(tagged) == 1
         assert "experiment_name" in "".join(tagged[0]["source"])
 
-    def test_links_lead_somewhere(self, notebook):
-        cells = read(notebook)["cells"]
-        text = "".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
-        for target in re.findall(r"\]\(([^)#]+)\)", text):
-            assert target.startswith("http") or (notebook.parent / target).exists(), target
+
+def test_modules_stand_below_what_they_import():
+    text = (ROOT / "README.md").read_text().partition("at its top stands above it:")[2]
+    order = re.findall(r"`(\w+)`", text.partition("\n## ")[0])
+    files = {f.stem: f for f in (ROOT / "ltkd").glob("[a-z]*.py")}
+    assert sorted(order) == sorted(files)
+    for place, name in enumerate(order):
+        for node in ast.parse(files[name].read_text()).body:
+            if isinstance(node, ast.ImportFrom) and node.level == 1:
+                own = [node.module] if node.module else [a.name for a in node.names]
+                assert not set(own) & set(order[place:]), name
 
 
 def test_experiments_are_named_in_the_readme_files():

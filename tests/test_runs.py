@@ -19,7 +19,6 @@ from ltkd.gallery import save_predefined_images
 from ltkd.halving import halve
 from ltkd.images import predefined_images, read_image
 from ltkd.initial import new_network
-from ltkd.objectives import teacher_bias
 from ltkd.training import Trainer
 
 
@@ -55,15 +54,18 @@ def test_the_users_own_images_are_left_alone(digits, quick):
     assert [f.name for f in quick.image_folder.iterdir()] == ["mine.JPG"]
 
 
-def test_only_a_biased_teacher_has_a_bias():
+def test_the_test_images_are_read_once_after_the_last_epoch(digits, quick, shorten, monkeypatch):
+    order, epoch = [], Trainer._epoch
 
-    counts = torch.tensor([3, 1])
-    experiment = Experiment.named("digits-lt")
-    assert teacher_bias(experiment, counts).exp().tolist() == [0.75, 0.25]
-    focal = replace(experiment, teacher_loss="focal")
-    assert teacher_bias(focal, counts).exp().tolist() == [0.75, 0.25]
-    balanced = replace(experiment, teacher_loss="balanced_softmax")
-    assert teacher_bias(balanced, counts).tolist() == [0, 0]
+    class Watched(np.ndarray):
+        def __getitem__(self, key):
+            order.append("read")
+            return super().__getitem__(key)
+
+    monkeypatch.setattr(Trainer, "_epoch", lambda self, n: order.append("epoch") or epoch(self, n))
+    test = digits.test._replace(images=digits.test.images.view(Watched))
+    runs.train(shorten(quick, 2), replace(digits, test=test), "teacher")
+    assert order == ["epoch"] * 2 + ["read"] * 2  # 640 images, 500 at a time
 
 
 def test_nothing_is_lost_between_training_and_saving(digits, quick, monkeypatch, capsys):

@@ -1,6 +1,7 @@
 """The shipped results and models: present, readable, and right in their arithmetic."""
 
 import json
+import statistics
 import subprocess
 import sys
 
@@ -100,3 +101,74 @@ def test_only_weights_and_numbers_are_shipped():
     names = {name.rpartition("/")[2] for name in listed.stdout.split()}
     assert {name.rpartition(".")[2] for name in names} <= {"json", "pth", "png", "md"}
     assert not any(name.endswith("_training.pth") for name in names)
+
+
+BIASED, BALANCED = ", a cross-entropy teacher", ", a Balanced Softmax teacher"
+DIGITS = {
+    "teacher: cross-entropy": "teacher alone" + BIASED,
+    "Balanced Softmax + plain distillation (`kd`)": "kd" + BIASED,
+    "the same, the class prior taken out of the teacher (`cal": "calibrated_kd" + BIASED,
+    "**student**: and decoupled, for image and weighed patches": "image_and_patch" + BIASED,
+    "Balanced Softmax, not distilled (`none`)": "none",
+}
+PARTS = "uniform", "image_and_patch", "kd", "inverted", "shuffled", "decoupled"
+CIFAR = {f"`{name}`": name + BALANCED for name in PARTS} | {"`none`": "none"}
+PHOTOGRAPHS = {
+    "cross-entropy": "teacher alone" + BIASED,
+    "teacher: Balanced Softmax": "teacher alone" + BALANCED,
+    "LTKD (Kim)": "ltkd" + BALANCED,
+    "decoupled, image and weighed patches": "image_and_patch" + BALANCED,
+    "**student**: plain distillation": "kd" + BALANCED,
+}
+TABLES = {  # in README: the rows' beginnings, and what stands in them last
+    "digits-ablation": (DIGITS, "test all, test many, test medium, test few"),
+    "cifar100-lt-depth8": (CIFAR, "validation all, test all"),
+    "stanford-cars-lt": (
+        PHOTOGRAPHS,
+        "validation all, test all, test medium, test few, test calibration_error",
+    ),
+    "caltech101-lt": (
+        PHOTOGRAPHS,
+        "validation all, test all, test many, test medium, test few, test calibration_error",
+    ),
+}
+
+
+def spread(values: list[float], digits: int = 1) -> str:
+    return f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
+
+
+def in_readme(label: str, cells: list[str]) -> bool:
+    lines = (PROJECT / "README.md").read_text().splitlines()
+    end = f"| {' | '.join(cells)} |"
+    return any(line.startswith(f"| {label}") and line.endswith(end) for line in lines)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_readmes_ablations_are_those_of_the_files(name):
+    labels, columns = TABLES[name]
+    rows = json.loads((PROJECT / "saved_model" / name / "ablation.json").read_text())["rows"]
+    for label, row in labels.items():
+        cells = []
+        for split, key in map(str.split, columns.split(", ")):
+            values = [r[split][key] for r in rows if r["row"] == row]
+            error = f"{statistics.mean(values):.3f}"
+            cells.append(error if key == "calibration_error" else spread(values))
+        assert in_readme(label, cells), (label, cells)
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        ("cifar100-lt", ("teacher: Balanced Softmax", "**student**: plain distillation from it")),
+        ("cifar100-lt-best", ("wide teacher: Balanced Softmax", "**its student**: plain dist")),
+    ],
+)
+def test_the_readmes_headlines_are_those_of_the_files(name, labels):
+    runs = json.loads((PROJECT / "saved_model" / name / "results.json").read_text())["seeds"]
+    for role, label in zip(ROLES, labels, strict=True):
+        scores = [run[role] for run in runs]
+        cells = [spread([score["all"] for score in scores])]
+        cells += [spread([s["groups"][g] for s in scores]) for g in ("many", "medium", "few")]
+        error = spread([score["calibration_error"] for score in scores], 3)
+        assert in_readme(label, [*cells, error]) or in_readme(label, [*cells, f"{error}†"])

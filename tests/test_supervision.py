@@ -146,6 +146,11 @@ def test_mixing_follows_the_grid_of_small_images(mix, digits, shorten, home):
     experiment = replace(Experiment.named("digits-lt"), student_mix=mix)
     experiment = shorten(experiment, 1, small=1.0)
     teacher = new_network(experiment, digits, "teacher")
+    mixing = mixing_for(experiment, digits, teacher.eval())
+    assert [mixing.grid(side) for side in (32, 24)] == [4, 3]
+    if mix == "tail_patches":
+        black = [torch.zeros(2, 3, side, side, dtype=torch.uint8) for side in (32, 24)]
+        assert [mixing.patch_weights(b).shape for b in black] == [(2, 16), (2, 9)]
     losses = trainer_for(experiment, digits, "student", teacher)._epoch(0)
     assert {"head", "tail", "class"} <= {name.partition("_")[2] or name for name in losses}
     assert all(0 <= loss < 100 for loss in losses.values())

@@ -7,6 +7,7 @@ from torch import nn
 from ltkd.evaluation import predict
 from ltkd.initial import new_network
 from ltkd.networks import ResNet
+from ltkd.runs import train
 from ltkd.trials import trial
 
 
@@ -26,8 +27,8 @@ def test_nothing_is_saved(quick, digits, home):
 
 
 def test_a_trial_is_the_training_of_the_experiment(quick, digits):
-    again = [trial(quick, digits).state_dict() for _ in range(2)]
-    assert all(torch.equal(again[0][name], again[1][name]) for name in again[0])
+    mine, theirs = trial(quick, digits), train(quick, digits, "teacher")[0]
+    assert all(torch.equal(v, theirs.state_dict()[n]) for n, v in mine.state_dict().items())
 
 
 def test_a_network_of_your_own(quick, digits, shorten):
@@ -56,5 +57,5 @@ def test_a_term_of_your_own_is_added_and_learned(quick, digits, shorten):
 
 
 def test_a_term_cannot_hide_another(quick, digits):
-    with pytest.raises(ValueError, match="class"):
+    with pytest.raises(ValueError, match="has a term class already"):
         trial(quick, digits, extra=lambda batch, patches: {"class": patches.mean()})
