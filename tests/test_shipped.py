@@ -139,7 +139,8 @@ def spread(values: list[float], digits: int = 1) -> str:
 
 
 def in_readme(label: str, cells: list[str]) -> bool:
-    lines = (PROJECT / "README.md").read_text().splitlines()
+    files = PROJECT / "README.md", PROJECT / "saved_model" / "README.md"
+    lines = "\n".join(file.read_text() for file in files).splitlines()
     end = f"| {' | '.join(cells)} |"
     return any(line.startswith(f"| {label}") and line.endswith(end) for line in lines)
 
