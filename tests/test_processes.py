@@ -20,10 +20,13 @@ PATIENCE = 240  # seconds; a start takes about ten on two cores
 
 
 def started(number: int, *words, home: Path) -> subprocess.Popen:
-    """Start words by torchrun with so many processes."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(number)]
+    """Start words by torchrun with so many processes; one needs no torchrun."""
     environment = os.environ | {"LTKD_HOME": str(home), "OMP_NUM_THREADS": "1"}
-    command += ["--master-port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    command = [sys.executable]
+    if number > 1:
+        command += ["-m", "torch.distributed.run", "--nproc-per-node", str(number)]
+        command += ["--master-port", "0"]
+        command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
     return subprocess.Popen(
         [*command, *map(str, words)], env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
