@@ -162,7 +162,10 @@ def test_the_readmes_ablations_are_those_of_the_files(name):
     ("name", "labels"),
     [
         ("cifar100-lt", ("teacher: Balanced Softmax", "**student**: plain distillation from it")),
-        ("cifar100-lt-best", ("wide teacher: Balanced Softmax", "**student of the wide teacher**: plain dist")),
+        (
+            "cifar100-lt-best",
+            ("wide teacher: Balanced Softmax", "**student of the wide teacher**: plain dist"),
+        ),
     ],
 )
 def test_the_readmes_headlines_are_those_of_the_files(name, labels):
