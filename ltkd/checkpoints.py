@@ -10,7 +10,7 @@ import torch
 from . import __version__
 from .datasets import LongTailedData
 from .experiments import Experiment
-from .files import PASSING, write_atomically
+from .files import passing, write_atomically
 from .longtail import GROUPS
 from .networks import PatchNetwork, ResNet
 from .options import LARGEST_IMAGE
@@ -205,8 +205,7 @@ def _read(path: Path) -> dict:
                     raise ValueError("compressed")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle or refused content: torch raises many kinds
-        number = getattr(error, "errno", None)
-        if isinstance(error, MemoryError) or number in (errno.EACCES, *PASSING):
+        if passing(error) or getattr(error, "errno", None) == errno.EACCES:
             raise UnreadError(f"{path} cannot be read now ({error}): fix that first.") from error
         raise CheckpointError(
             f"{path} is damaged or is no model file of ltkd: delete it and train again."

@@ -117,7 +117,7 @@ def _build(experiment: Experiment) -> LongTailedData:
     data = _cut_and_read(experiment)
     check_counts(data.class_names, data.counts)
     for split in ("validation", "test"):
-        if not len(getattr(data, split).labels):
+        if not len(data.splits[split].labels):
             raise DataError(f"No {split} image could be read: replace the damaged files.")
     if experiment.folder:
         data = replace(data, checksums={s: checksums(getattr(data, s).images) for s in SPLITS})

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import ImageOps
 
 from .experiments import home
-from .files import PASSING, claimed, printable, progress, shown, write_atomically, writing
+from .files import claimed, passing, printable, progress, shown, write_atomically, writing
 from .images import ImageError, read_image
 from .mapped import MappedImages
 
@@ -247,7 +247,7 @@ def decoded(file: Path, size: int) -> np.ndarray:
         image = ImageOps.fit(read_image(file.read_bytes(), size), (size, size))
     except (ImageError, OSError, MemoryError) as error:
         cause = error.__cause__ or error
-        if isinstance(cause, MemoryError) or getattr(cause, "errno", None) in PASSING:
+        if passing(cause):
             raise ValueError(
                 f"{printable(file)} cannot be read now ({cause}): fix that, or take the file away."
             ) from error

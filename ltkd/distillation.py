@@ -168,9 +168,8 @@ def dkd(
     masses, others = [], []
     for logits in (teacher, student):
         log_p = F.log_softmax(logits / temperature, -1)
-        rest = log_p.masked_fill(
-            target, _nothing(log_p)
-        )  # not −∞: the difference of two is 0, not NaN
+        # a number in place of −∞: the difference of two is 0, not NaN
+        rest = log_p.masked_fill(target, _nothing(log_p))
         masses.append(
             torch.stack([log_p.gather(-1, labels[:, None])[:, 0], rest.logsumexp(-1)], -1)
         )

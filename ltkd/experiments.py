@@ -153,6 +153,10 @@ class Experiment:
         check_choice("schedule", name, known)
         return known[name]
 
+    def known_schedule(self) -> Schedule:
+        """What the schedule is called, as it is usual; the named experiment's own if it is not."""
+        return self.schedules().get(self.schedule.name, self.default().schedule)
+
     def schedules(self) -> dict[str, Schedule]:
         """SCHEDULES, with the named experiment's own in place of that of its name."""
         own = self.default().schedule

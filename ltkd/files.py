@@ -16,7 +16,6 @@ from tqdm.auto import tqdm
 
 from .experiments import home
 
-# Errors of the system, not of a file: another time it may be read.
 PASSING = errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESTALE
 
 
@@ -149,6 +148,15 @@ def progress(items: Iterable, **options: Any) -> tqdm:
     watched = sys.stderr.isatty() or "ipykernel" in sys.modules
     silent = not watched or bool(os.environ.get("TQDM_DISABLE"))
     return tqdm(items, delay=1, disable=silent, **options)
+
+
+def passing(error: BaseException) -> bool:
+    """Whether it is no fault of a file that it could not be read: another time it may be.
+
+    >>> passing(MemoryError()), passing(OSError(errno.EIO, "")), passing(OSError(errno.ENOENT, ""))
+    (True, True, False)
+    """
+    return isinstance(error, MemoryError) or getattr(error, "errno", None) in PASSING
 
 
 def printable(text: object) -> str:

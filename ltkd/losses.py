@@ -33,9 +33,8 @@ def focal(logits: Tensor, labels: Tensor, gamma: float = 2.0) -> Tensor:
     """
     loss = cross_entropy(logits, labels)
     wrong = -torch.expm1(-loss)  # 1 − p_y
-    return (
-        wrong.clamp(min=torch.finfo(wrong.dtype).tiny) ** gamma * loss
-    )  # a power of 0 has no slope
+    # above 0, of which a power has no slope
+    return wrong.clamp(min=torch.finfo(wrong.dtype).tiny) ** gamma * loss
 
 
 def class_balanced_weights(

@@ -61,8 +61,7 @@ def changes(experiment: "Experiment", tags: dict[str, str]) -> str:
 
 def schedule_changes(experiment: "Experiment") -> str:
     """The schedule where it is not the named experiment's, and its fields that were changed."""
-    schedule, known = experiment.schedule, experiment.schedules()
-    usual = known.get(schedule.name, experiment.default().schedule)
+    schedule, usual = experiment.schedule, experiment.known_schedule()
     names = (f.name for f in fields(Schedule) if f.name != "name")
     changed = [name for name in names if getattr(usual, name) != getattr(schedule, name)]
     other = schedule.name != experiment.default().schedule.name

@@ -26,8 +26,7 @@ def command(
     'python -m ltkd student cifar10-lt --epochs 2 --seed 1'
     """
     default, plan = experiment.default(), experiment.schedule
-    known = experiment.schedules()
-    usual = known.get(plan.name, default.schedule)
+    usual = experiment.known_schedule()
     values = {
         "schedule": (usual.name, default.schedule.name),
         "epochs": (plan.epochs, usual.epochs),

@@ -53,7 +53,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("a build that is killed takes rows for good", "                self._save(entries, finished=False)\n            except OSError:", "            except OSError:"),
         ("a check writes over another's index", "if looked_at(self.index) == before:\n", "if True:\n"),
         ("a damaged index lets rows be used again", "self.given = max(self.given, self.path.stat()", "self.given = min(self.given, self.path.stat()"),
-        ("what cannot be read just now is left out for good", "if isinstance(cause, MemoryError) or", "if False and"),
+        ("what cannot be read just now is left out for good", "if passing(cause):", "if False:"),
         ("the rows of a deleted map are kept", "            self.given = 0\n            return {}", "            return {}"),
     ],
     "class_folders": [
@@ -206,7 +206,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("a small file shows a number a billion times", '        _check_size(content["weights"], path)\n', ""),
         ("a bomb is unpacked", "if any(member.compress_type for", "if any(False for"),
         ("weights of another type are accepted", "(weights[name].shape, weights[name].dtype) != (value.shape, value.dtype)", "weights[name].shape != value.shape"),
-        ("a file that cannot be read now counts as damaged", "if isinstance(error, MemoryError) or number in (errno.EACCES, *PASSING):", "if False:"),
+        ("a file that cannot be read now counts as damaged", "if passing(error) or getattr(error, \"errno\", None) == errno.EACCES:", "if False:"),
     ],
     "calibration": [
         ("test images tell the temperature", "predict(network, data.validation.images)\n    found = temperature(logits, data.validation.labels)", "predict(network, data.test.images)\n    found = temperature(logits, data.test.labels)"),
@@ -314,7 +314,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "naming": [
         ("a folder is taken for a change of another", 're.sub(r"[^\\w.]+", "_", folder)', 're.sub(r"[^\\w.-]+", "-", folder)'),
-        ("two schedules of one name share a file", "experiment.default().schedule)\n    names", "schedule)\n    names"),
+        ("two schedules of one name share a file", "experiment.known_schedule()\n", "experiment.schedules().get(experiment.schedule.name, experiment.schedule)\n"),
         ("seeds share a file", '    "seed": "seed",\n', ""),
     ],
     "options": [
