@@ -157,20 +157,46 @@ def panel(models, quick):
     return Panel(quick)
 
 
-@pytest.fixture
-def evaluated(models, digits, quick, built):
-    """A panel with results.json and the built data set: one model always says 0, one always 9."""
+@pytest.fixture(scope="session")
+def evaluated_once(digits, tmp_path_factory) -> Path:
+    """A home with a teacher that always says 0, a student that always says 9, and their results.
+
+    Read only.
+    """
     from panels import METRICS
 
-    from ltkd.checkpoints import load_checkpoint, save_checkpoint
-    from ltkd.panel import Panel
+    from ltkd.checkpoints import save_checkpoint
+    from ltkd.initial import new_network
     from ltkd.runs import results
 
-    for role, favourite in zip(ROLES, (0, 9), strict=True):
-        network, _ = load_checkpoint(quick.model_file(role))
-        network.classifier.bias.data[favourite] += 100
-        save_checkpoint(quick.model_file(role), network, digits, quick, role, METRICS, [])
-    results(quick, digits)
+    quick, folder = _shortened(Experiment.named("digits-lt"), 1), tmp_path_factory.mktemp("rated")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LTKD_HOME", str(folder))
+        build(quick)
+        for role, favourite in zip(ROLES, (0, 9), strict=True):
+            network = new_network(quick, digits, role).eval()
+            network.classifier.bias.data[favourite] += 100
+            save_checkpoint(quick.model_file(role), network, digits, quick, role, METRICS, [])
+        results(quick, digits)
+    return folder
+
+
+@pytest.fixture
+def pair(evaluated_once, home, quick):
+    """The two evaluated models, and the built data set."""
+    from ltkd.classifier import ModelPair
+
+    shutil.copytree(evaluated_once, home, dirs_exist_ok=True)
+    return ModelPair.of(quick)
+
+
+@pytest.fixture
+def evaluated(pair, digits, quick):
+    """A panel of the two evaluated models, with predefined images."""
+    from ltkd.gallery import save_predefined_images
+    from ltkd.panel import Panel
+
+    save_predefined_images(quick, digits)
     return Panel(quick)
 
 

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import nbformat
-import pytest
 import torch
 
 from ltkd.notebooks import execute
@@ -38,18 +37,15 @@ def command(home: Path) -> subprocess.Popen:
     )
 
 
-def on_the_command_line(home: Path) -> None:
-    assert command(home).wait(120) == 0
-
-
 def killed_and_resumed(home: Path) -> None:
+    """The teacher is trained at one go, the student in two."""
     state = home / "saved_model" / NAME / "student_training.pth"
     with command(home) as process:
         while process.poll() is None and not state.exists():
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL and state.exists()
-    on_the_command_line(home)
+    assert command(home).wait(120) == 0
 
 
 def weights(home: Path) -> dict[str, torch.Tensor]:
@@ -60,23 +56,16 @@ def weights(home: Path) -> dict[str, torch.Tensor]:
     return found
 
 
-@pytest.mark.parametrize("way", [on_the_command_line, killed_and_resumed])
-def test_the_same_weights_as_in_a_notebook(way, tmp_path, in_notebook, capfd):
-    way(tmp_path)
-    resumed = "Resumed the student after epoch" in capfd.readouterr().out
-    assert resumed == (way is killed_and_resumed)
-    found = weights(tmp_path)
-    assert list(found) == list(in_notebook)
-    assert all(torch.equal(found[name], value) for name, value in in_notebook.items())
-    files = {file.name for file in tmp_path.rglob("*") if file.is_file()}
+def test_the_same_weights_as_in_a_notebook(tmp_path, monkeypatch, capfd):
+    there, here = tmp_path / "there", tmp_path / "here"
+    there.mkdir()
+    monkeypatch.setenv("LTKD_HOME", str(there))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    in_a_notebook(there)
+    killed_and_resumed(here)
+    assert "Resumed the student after epoch" in capfd.readouterr().out
+    wanted, found = weights(there), weights(here)
+    assert list(found) == list(wanted)
+    assert all(torch.equal(found[name], value) for name, value in wanted.items())
+    files = {file.name for file in here.rglob("*") if file.is_file()}
     assert files == {"digits-lt.npz", "teacher_model.pth", "student_model.pth"}
-
-
-@pytest.fixture(scope="module")
-def in_notebook(tmp_path_factory) -> dict[str, torch.Tensor]:
-    home = tmp_path_factory.mktemp("notebook")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LTKD_HOME", str(home))
-        patch.setenv("OMP_NUM_THREADS", "1")
-        in_a_notebook(home)
-    return weights(home)

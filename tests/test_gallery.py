@@ -11,26 +11,11 @@ from ltkd import gallery as gallery_module
 from ltkd.checkpoints import load_checkpoint, save_checkpoint
 from ltkd.classifier import ModelPair
 from ltkd.datasets import Split, build
-from ltkd.experiments import ROLES
 from ltkd.files import write_json
 from ltkd.gallery import PREVIEW, gallery, mended_test_images, read_picture, save_predefined_images
 from ltkd.images import png_bytes
-from ltkd.initial import new_network
 from ltkd.overlays import ABOVE, BELOW, overlay
-from ltkd.runs import results
 from ltkd.thumbnails import captions, style
-
-
-@pytest.fixture
-def pair(quick, digits) -> ModelPair:
-    """A teacher that always says 0 and a student that always says 9, evaluated."""
-    build(quick)
-    for role, favourite in zip(ROLES, (0, 9), strict=True):
-        network = new_network(quick, digits, role).eval()
-        network.classifier.bias.data[favourite] += 100
-        save_checkpoint(quick.model_file(role), network, digits, quick, role, METRICS, [])
-    results(quick, digits)
-    return ModelPair.of(quick)
 
 
 def colour(side: int, value=(9, 99, 199)) -> Image.Image:

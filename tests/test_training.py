@@ -4,6 +4,7 @@ import copy
 import itertools
 import math
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -66,12 +67,26 @@ def fitted(*arguments, **options) -> tuple[dict, list]:
     return run.plain.state_dict(), history
 
 
+@pytest.fixture(scope="module")
+def at_one_go(digits, tmp_path_factory):
+    """A function: (schedule) → weights and history of a training that nothing interrupts.
+
+    Each is trained once; its results are for reading only.
+    """
+
+    @cache
+    def trained(schedule=PLAIN):
+        return fitted(digits, tmp_path_factory.mktemp("run") / "state.pth", schedule=schedule)
+
+    return trained
+
+
 def equal(first: dict, second: dict) -> bool:
     return list(first) == list(second) and all(torch.equal(first[k], second[k]) for k in first)
 
 
-def test_the_same_seed_gives_the_same_weights(digits, state_file):
-    first = fitted(digits, state_file, schedule=EVERYTHING)
+def test_the_same_seed_gives_the_same_weights(digits, state_file, at_one_go):
+    first = at_one_go(EVERYTHING)
     torch.rand(7)  # what the caller draws does not matter
     again = fitted(digits, state_file, schedule=EVERYTHING)
     assert equal(first[0], again[0])
@@ -82,9 +97,9 @@ def test_the_same_seed_gives_the_same_weights(digits, state_file):
 @pytest.mark.parametrize("schedule", [PLAIN, EVERYTHING], ids=["plain", "everything"])
 @pytest.mark.parametrize("share", [0.1, 1.5, 2.99])
 def test_interrupted_and_resumed_gives_the_same_weights(
-    digits, state_file, schedule, share, capsys
+    digits, state_file, at_one_go, schedule, share, capsys
 ):
-    weights, history = fitted(digits, state_file, schedule=schedule)
+    weights, history = at_one_go(schedule)
     batches = -(-len(digits.train.labels) // schedule.batch_size)
     at = Interrupter(at=1 + int(share * batches))
     with pytest.raises(KeyboardInterrupt):
@@ -96,8 +111,8 @@ def test_interrupted_and_resumed_gives_the_same_weights(
     assert said in capsys.readouterr().out
 
 
-def test_interrupted_twice(digits, state_file):
-    weights, _ = fitted(digits, state_file, schedule=EVERYTHING)
+def test_interrupted_twice(digits, state_file, at_one_go):
+    weights, _ = at_one_go(EVERYTHING)
     for at in (6, 7):  # four batches an epoch: in the second and in the third
         with pytest.raises(EOFError):
             fitted(digits, state_file, Interrupter(at, EOFError), schedule=EVERYTHING)
@@ -110,8 +125,8 @@ def interrupted_state(data, state_file, **options) -> None:
     assert state_file.exists()
 
 
-def test_the_state_of_another_experiment_is_not_resumed(digits, state_file, capsys):
-    weights, _ = fitted(digits, state_file)
+def test_the_state_of_another_experiment_is_not_resumed(digits, state_file, at_one_go, capsys):
+    weights, _ = at_one_go()
     interrupted_state(digits, state_file, identity={"experiment": {"seed": 5}})
     assert equal(fitted(digits, state_file)[0], weights)
     said = capsys.readouterr().out
@@ -131,22 +146,21 @@ def damage(state_file, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["truncated", "text", "a part missing"])
-def test_a_damaged_state_starts_anew(digits, state_file, kind, capsys):
-    weights, history = fitted(digits, state_file)
+def test_a_damaged_state_starts_anew(digits, state_file, at_one_go, kind, capsys):
+    weights, history = at_one_go()
     interrupted_state(digits, state_file)
     damage(state_file, kind)
-    assert fitted(digits, state_file)[1] == history
+    again = fitted(digits, state_file)
     said = capsys.readouterr().out
     assert f"{state_file} is not used (" in said
     assert said.count("\n") == 1
-    interrupted_state(digits, state_file)
-    damage(state_file, kind)
-    assert equal(fitted(digits, state_file)[0], weights)
+    assert equal(again[0], weights)
+    assert again[1] == history
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_loss_that_is_no_number(digits, state_file, value):
-    weights, _ = fitted(digits, state_file)
+def test_a_loss_that_is_no_number(digits, state_file, at_one_go, value):
+    weights, _ = at_one_go()
     with pytest.raises(TrainingError, match="no longer a number at step 2 of 5 in epoch 2"):
         fitted(digits, state_file, Interrupter(at=7, value=value))
     history = torch.load(state_file, weights_only=True)["history"]
