@@ -162,13 +162,13 @@ def _add(file: Path, about: dict, row: dict) -> list[dict]:
     return done
 
 
-def table(done: list[dict], split: str = "validation") -> str:
-    """Mean ± standard deviation over seeds, best row first, and what the row brings over controls.
+def table(done: list[dict]) -> str:
+    """Validation accuracy, mean ± standard deviation over seeds, best row first.
 
-    The last column gives the mean difference to each control with the same seeds, teacher and
-    mixing, and its standard error.
+    The last column is what the row brings over its controls: the mean difference to each with the
+    same seeds, teacher and mixing, and its standard error.
     """
-    values = by_row(done, split)
+    values = by_row(done)
     lines = []
     for name, own in sorted(values.items(), key=lambda item: -statistics.mean(item[1].values())):
         gains = "; ".join(
@@ -222,12 +222,12 @@ def default_row(experiment: Experiment) -> str | None:
     return next((name for name in same if not name.startswith(ALONE)), None)
 
 
-def lead(done: list[dict], own: str | None, split: str = "test") -> list[str]:
-    """What a row is ahead of every other by, over all images and by group, as lines of text."""
-    by_group = {group: by_row(done, split, group) for group in ("all", *GROUPS)}
+def lead(done: list[dict], own: str | None) -> list[str]:
+    """What a row is ahead of the others by on the test images, in all and by group, as text lines."""
+    by_group = {group: by_row(done, "test", group) for group in ("all", *GROUPS)}
     if own not in by_group["all"]:
         return []
-    lines = [f"On the {split} images “{own}” is ahead, in points (mean ± standard error), by"]
+    lines = [f"On the test images “{own}” is ahead, in points (mean ± standard error), by"]
     lines.append("".join(f"{group:>14}" for group in by_group))
     for other in by_group["all"]:
         gains = [gain(values.get(own, {}), values.get(other, {})) for values in by_group.values()]
