@@ -223,7 +223,7 @@ def default_row(experiment: Experiment) -> str | None:
 
 
 def lead(done: list[dict], own: str | None) -> list[str]:
-    """What a row is ahead of the others by on the test images, in all and by group, as text lines."""
+    """What a row is ahead of the others by on the test images, in all and by group; text lines."""
     by_group = {group: by_row(done, "test", group) for group in ("all", *GROUPS)}
     if own not in by_group["all"]:
         return []
