@@ -28,7 +28,8 @@ from .runs import made_by, train
 MIXED = ("none", "kd", "uniform", "image_and_patch")  # the recipes that are tried with mixing
 ALONE = "teacher alone"
 CHANGED = ("teacher_loss", "student_mix", "distillation")  # by every row that depends on them
-# What a row is held against: the same student without the part in question.
+# What a row is held against: the same student without the part in question. In "image_and_patch"
+# the image's loss counts 0.3, in "decoupled" and "kd" 1, so these two differ in that as well.
 CONTROLS = {
     "patch_informativeness": ("patch_decoupled",),
     "patch_ambiguity": ("patch_decoupled",),

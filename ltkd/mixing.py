@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from .options import check_choice
 
-SHARE = 0.5  # of the batches that are mixed
+SHARE = 0.5  # of the batches that are mixed; of the images, with local crops
 MIXES = ("none", "cutmix", "tail_cutmix", "tail_patches", "local_crops")
 
 
@@ -53,7 +53,8 @@ class Mixing:
     kind : one of MIXES
     counts : training images per class, (C,), needed by "tail_cutmix" and "tail_patches"
     patch_weights : uint8 images (B, 3, H, W) → weights (B, P), needed by "tail_patches"
-    share : of the batches that are mixed
+    share : of the batches that are mixed. Local crops are drawn image by image: the BatchNorm
+        statistics of batches of crops alone would not fit whole images
     grid : side of the images → patches per side, for "local_crops"; a schedule's small images may
         have fewer patches than its others
     """
@@ -88,10 +89,11 @@ class Mixing:
         images, own = draw(rows), labels[rows]
         if self.kind == "none":
             return plain(images, own)
+        if self.kind == "local_crops":
+            chosen = (torch.rand(len(rows)) < self.share).to(rows.device)
+            return local_crops(images, own, chosen, self.grid(images.shape[-1]))
         chosen = torch.rand(len(rows) // batch_size) < self.share
         chosen = chosen.repeat_interleave(batch_size).to(rows.device)
-        if self.kind == "local_crops":
-            return local_crops(images, own, chosen, self.grid(images.shape[-1]))
         if self.kind == "cutmix":
             other = _within_batches(len(rows), batch_size).to(rows.device)
             return cutmix(images, own, images[other], own[other], chosen)

@@ -4,7 +4,7 @@ A recipe says which loss stands at image level and which at patch level, and how
 weighed. A table of ablations is a loop over RECIPES.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ CHOICES = {
     "weights": ("uniform", "informativeness", "ambiguity"),
     "control": (None, "shuffled", "inverted"),
 }
+OF_DECOUPLED = ("alpha", "beta_head", "beta_tail", "head_temperature", "tail_temperature")
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,9 @@ class Recipe:
 
     The choices of the first four fields are in CHOICES. Patches are weighed by
     distillation.patch_weights. `calibrated`: the class prior is taken out of the teacher's logits
-    first (the patch weights always do so).
+    first (the patch weights always do so). The fields in OF_DECOUPLED are for that loss alone.
+
+    Raises ValueError for an unknown choice, and for a field that its losses do not have.
     """
 
     image: str | None = None
@@ -54,6 +57,15 @@ class Recipe:
     def __post_init__(self):
         for field, choices in CHOICES.items():
             check_choice(f"{field} of a recipe", getattr(self, field), choices)
+        changed = {
+            field.name for field in fields(self) if getattr(self, field.name) != field.default
+        }
+        idle = [name for name in OF_DECOUPLED if name in changed]
+        if idle and "decoupled" not in (self.image, self.patch):
+            raise ValueError(
+                f"{', '.join(idle)} of a recipe would change nothing: set image or patch to "
+                "'decoupled', the loss that has it, or leave it out."
+            )
 
 
 _BOTH = Recipe("decoupled", "decoupled", "informativeness", image_weight=0.3, patch_weight=0.1)
@@ -214,6 +226,7 @@ def teacher_bias(experiment: Experiment, counts: Tensor) -> Tensor:
 
     A loss that already adds the log prior while training (Balanced Softmax, logit adjustment)
     leaves none in the logits, and re-weighting hardly any. For LDAM's margins the same is assumed.
+    For the focal loss, whose best logits are nearer to each other than log odds, log π is too much.
     What `teacher_mix` adds to the share of the tail's labels is not counted.
     """
     biased = experiment.teacher_loss in ("cross_entropy", "focal")

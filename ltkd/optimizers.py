@@ -18,7 +18,7 @@ def computes_in_bfloat16(device: torch.device) -> bool:
 
 
 def orthogonalised(matrix: Tensor, steps: int = 4) -> Tensor:
-    """Bring all singular values of `matrix`, (M, N), near 1: U Sᵀ of its decomposition, roughly.
+    """Bring all singular values of `matrix`, (M, N), near 1: U Vᵀ of its U S Vᵀ, roughly.
 
     A Newton-Schulz iteration, in bfloat16 where the device computes in it, cheaper than the
     decomposition. Singular values that are not far below the largest end between 0.7 and 1.2
@@ -42,9 +42,9 @@ def orthogonalised(matrix: Tensor, steps: int = 4) -> Tensor:
 class Muon(torch.optim.SGD):
     """SGD with Nesterov momentum; in groups with `orthogonal` the update is orthogonalised.
 
-    Meant for convolutions before a BatchNorm, whose scale means nothing: their weights are kept at
-    a mean square of 1 per output, so the learning rate is a rotation per step. torch.optim.Muon
-    takes matrices only, not convolutions.
+    Meant for convolutions before a BatchNorm, whose scale means nothing: their squares are kept
+    at a sum of 1 per output, on average, so the learning rate is a rotation per step.
+    torch.optim.Muon takes matrices only, not convolutions.
     """
 
     @torch.no_grad()

@@ -131,7 +131,9 @@ def objective_for(
         )
         if distil and distil.active:
             seen = crop_patches(ask(batch.whole, step).float(), batch.corner)
-            terms |= distil(patches, seen, batch.labels)
+            mostly_pasted = batch.pasted_share > 0.5
+            labels = torch.where(mostly_pasted, batch.pasted_labels, batch.labels)
+            terms |= distil(patches, seen, labels)
         return terms
 
     return objective

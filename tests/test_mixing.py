@@ -190,3 +190,12 @@ def test_the_grid_of_local_crops_is_that_of_the_images_side():
     images = torch.zeros(8, 3, 24, 24, dtype=torch.uint8)
     mixed(images, kind="local_crops", grid=lambda side: sides.append(side) or 3)
     assert sides == [24]
+
+
+def test_whole_images_and_local_crops_are_in_one_batch():
+    """Apart, the crops' BatchNorm statistics would spoil the running ones, which tests go by."""
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (320, 3, 32, 32), dtype=torch.uint8)
+    batch = mixed(images, batch_size=32, kind="local_crops")
+    cropped = (batch.corner[:, 0] >= 0).view(10, 32).sum(1)  # of 32: 16 ± 3
+    assert (cropped > 4).all() and (cropped < 28).all()

@@ -261,3 +261,10 @@ def test_a_misspelt_recipe_is_refused(field):
         ValueError, match=f"Unknown {field} of a recipe 'informative'; choose one of"
     ):
         Recipe(**{field: "informative"})
+
+
+@pytest.mark.parametrize("field", ["alpha", "beta_tail", "head_temperature"])
+def test_a_field_that_would_change_nothing_is_refused(field):
+    assert Recipe("decoupled", **{field: 3.0}) and Recipe("kd", "decoupled", **{field: 3.0})
+    with pytest.raises(ValueError, match=f"{field} of a recipe would change nothing"):
+        Recipe("dkd", **{field: 3.0})

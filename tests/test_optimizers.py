@@ -37,7 +37,7 @@ def test_the_size_of_the_gradient_means_nothing():
 def test_one_step_is_a_rotation_of_the_rate():
     torch.manual_seed(0)
     weight = torch.nn.Parameter(3 * torch.randn(8, 4, 3, 3))
-    before = weight.detach() * 8**0.5 / weight.detach().norm()  # a mean square of 1 per output
+    before = weight.detach() * 8**0.5 / weight.detach().norm()  # squares sum to 1 per output
     optimizer = Muon(
         [{"params": [weight], "orthogonal": True}], lr=0.1, momentum=0.9, nesterov=True
     )
