@@ -44,6 +44,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("boxes half a pixel too low", "torch.arange(length) + 0.5", "torch.arange(length)"),
         ("row and column of a box swapped", "rows = _span(height, centre[0], side)\n    columns = _span(width, centre[1], side)", "rows = _span(height, centre[1], side)\n    columns = _span(width, centre[0], side)"),
         ("the last crop is never shown", "torch.randint(0, grid - half + 1,", "torch.randint(0, grid - half,"),
+        ("whole batches of crops", "(torch.rand(len(rows)) < self.share).to", "(torch.rand(len(rows) // batch_size) < self.share).repeat_interleave(batch_size).to"),
         ("images are chosen, not batches", "chosen.repeat_interleave(batch_size)", "chosen.repeat(batch_size)"),
     ],
     "decoding": [
@@ -130,6 +131,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("the log of no mass", ".clamp(min=tiny).log()  # (groups,)", ".log()  # (groups,)"),
     ],
     "objectives": [
+        ("a field that changes nothing is taken", 'if idle and "decoupled" not in', 'if False and "decoupled" not in'),
         ("patch weights dropped", "(weights * value).mean()", "value.mean()"),
         ("the prior counts twice", "return teacher - self.bias if", "return teacher + self.bias if"),
         ("patch weights of the uncalibrated teacher", "F.softmax(teacher.detach() - self.bias, -1)", "F.softmax(teacher.detach(), -1)"),
@@ -148,7 +150,8 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "supervision": [
         ("a bank is shared with what draws numbers", ', "control": recipe.control', ""),
         ("the teacher left in training mode", "memory_format=torch.channels_last).eval()", "memory_format=torch.channels_last).train()"),
-        ("the student does not distil", "terms |= distil(patches, seen, batch.labels)", "distil(patches, seen, batch.labels)"),
+        ("the student does not distil", "terms |= distil(patches, seen, labels)", "distil(patches, seen, labels)"),
+        ("DKD takes the class that is pasted over", "mostly_pasted = batch.pasted_share > 0.5", "mostly_pasted = batch.pasted_share > 1"),
         ("the teacher learns by the student's loss", "class_loss = ClassLoss(experiment.teacher_loss, counts)", "class_loss = ClassLoss(experiment.student_loss, counts)"),
         ("the student's tail loss forgotten", "class_loss = ClassLoss(experiment.student_loss, counts, experiment.student_tail_loss, head)", "class_loss = ClassLoss(experiment.student_loss, counts)"),
         ("CutMix labels forgotten", "batch.labels, batch.pasted_labels, batch.pasted_share, step.done", "batch.labels, done=step.done"),
