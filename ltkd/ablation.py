@@ -58,7 +58,7 @@ def rows(experiment: Experiment, *patterns: str) -> dict[str, dict]:
 
     The teachers; every recipe with every teacher; every way of mixing with four of the recipes.
 
-    >>> list(rows(Experiment.named("cifar100-lt"), "kd, a wider teacher*cut*"))
+    >>> list(rows(Experiment.named("cifar100-lt"), "kd, a wider teacher*cutmix"))
     ['kd, a wider teacher, cutmix', 'kd, a wider teacher, tail_cutmix']
     """
     own = teachers(experiment)

@@ -122,6 +122,11 @@ CLASS_LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 }
 
 
+def _losses(name: str, logits: Tensor, parts: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """The losses of every part's labels (B,) with its counts (C,), one after the other."""
+    return torch.cat([CLASS_LOSSES[name](logits, labels, counts) for labels, counts in parts])
+
+
 class ClassLoss:
     """A class loss as named terms: {"class": …}, or decoupled {"head": …, "tail": …}.
 
@@ -133,6 +138,10 @@ class ClassLoss:
         L_cls = L_head + λ_T · L_tail
     head : bool (C,), needed when decoupled
     tail_weight : λ_T
+    pasted_counts : (C,), in place of `counts` for labels of pasted images. CMO (Park et al. 2022)
+        has `counts` there, too; but images drawn evenly over the classes do not have the prior
+        that Balanced Softmax then corrects, and the head loses what the tail gains by it. Ones
+        are the even prior (compare UniMix, Xu et al. 2021)
     drw_start : "ldam_drw" weighs classes from this share of the training on (deferred
         re-weighting, Cao et al. 2019)
 
@@ -150,6 +159,7 @@ class ClassLoss:
         head: Tensor | None = None,
         tail_weight: float = 1.0,
         drw_start: float = 0.8,
+        pasted_counts: Tensor | None = None,
     ):
         for wanted in (name, tail_name or name):
             check_choice("class loss", wanted, CLASS_LOSSES)
@@ -159,6 +169,7 @@ class ClassLoss:
             raise ValueError("A decoupled class loss needs `head`, bool (C,).")
         self.name, self.tail_name, self.counts, self.head = name, tail_name, counts, head
         self.tail_weight, self.drw_start = tail_weight, drw_start
+        self.pasted_counts = counts if pasted_counts is None else pasted_counts
         self.drw_weights = class_balanced_weights(counts)
 
     def __call__(
@@ -180,16 +191,18 @@ class ClassLoss:
         done : share of the training that is done, 0..1
         """
         weights = torch.ones(len(labels), device=logits.device)
+        parts = [(labels, self.counts)]
         if pasted_labels is not None:
-            logits, labels = torch.cat([logits, logits]), torch.cat([labels, pasted_labels])
             assert pasted_share is not None  # the two come together
+            parts.append((pasted_labels, self.pasted_counts))
+            labels = torch.cat([labels, pasted_labels])
             weights = torch.cat([1 - pasted_share, pasted_share])
-        losses = CLASS_LOSSES[self.name](logits, labels, self.counts)
+        losses = _losses(self.name, logits, parts)
         own = self._deferred(self.name, weights, labels, done)
         if not self.tail_name or self.head is None:
             return {"class": (own * losses).sum() / processes.mean(own.sum())}
         head, _ = decouple(losses, labels, self.head, own)
-        losses = CLASS_LOSSES[self.tail_name](logits, labels, self.counts)
+        losses = _losses(self.tail_name, logits, parts)
         own = self._deferred(self.tail_name, weights, labels, done)
         _, tail = decouple(losses, labels, self.head, own)
         return {"head": head, "tail": self.tail_weight * tail}

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from .options import check_choice
 
 SHARE = 0.5  # of the batches that are mixed; of the images, with local crops
-MIXES = ("none", "cutmix", "tail_cutmix", "tail_patches", "local_crops")
+OWN_PRIOR = "tail_cutmix_prior"
+MIXES = ("none", "cutmix", "tail_cutmix", OWN_PRIOR, "tail_patches", "local_crops")
 
 
 class Batch(NamedTuple):
@@ -44,14 +45,15 @@ class Mixing:
 
     "cutmix" pastes a box of another image of the batch into every image, at the same place (Yun et
     al. 2019). "tail_cutmix" pastes images drawn evenly over the classes, so mostly tail on head
-    (after CMO, Park et al. 2022). "tail_patches" does so, too, with the box around a patch drawn
+    (after CMO, Park et al. 2022). "tail_cutmix_prior" does the same, and tells the loss of the
+    labels: see losses.ClassLoss. "tail_patches" pastes them, too, with the box around a patch drawn
     by `patch_weights`. "local_crops" shows the student a quarter of the image (of an odd grid of
     patches, less), enlarged, and the teacher the whole (after PBSD, Xuan and Zhang 2024).
 
     Parameters
     ----------
     kind : one of MIXES
-    counts : training images per class, (C,), needed by "tail_cutmix" and "tail_patches"
+    counts : training images per class, (C,), needed by the kinds "tail…"
     patch_weights : uint8 images (B, 3, H, W) → weights (B, P), needed by "tail_patches"
     share : of the batches that are mixed. Local crops are drawn image by image: the BatchNorm
         statistics of batches of crops alone would not fit whole images

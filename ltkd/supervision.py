@@ -14,7 +14,7 @@ from .datasets import LongTailedData
 from .evaluation import predict
 from .experiments import Experiment
 from .losses import ClassLoss
-from .mixing import Batch, Mixing, crop_patches
+from .mixing import OWN_PRIOR, Batch, Mixing, crop_patches
 from .networks import PatchNetwork, image_logits
 from .objectives import (
     RECIPES,
@@ -48,7 +48,7 @@ def check_names(experiment: Experiment, data: LongTailedData) -> None:
     if experiment.teacher_mix in ("tail_patches", "local_crops"):
         raise ValueError(
             f"The teacher's images cannot be mixed by {experiment.teacher_mix!r}, which needs a "
-            f"teacher: choose none, cutmix or tail_cutmix."
+            f"teacher: choose none, cutmix, tail_cutmix or {OWN_PRIOR}."
         )
 
 
@@ -114,12 +114,15 @@ def objective_for(
     `batches` is their number in an epoch.
     """
     counts = torch.from_numpy(data.counts).to(accelerator.device)
+    mix = experiment.teacher_mix if teacher is None else experiment.student_mix
+    pasted = torch.ones_like(counts) if mix == OWN_PRIOR else counts
     head = torch.from_numpy(data.head).to(accelerator.device)
     distil = None
     if teacher is None:
-        class_loss = ClassLoss(experiment.teacher_loss, counts)
+        class_loss = ClassLoss(experiment.teacher_loss, counts, pasted_counts=pasted)
     else:
-        class_loss = ClassLoss(experiment.student_loss, counts, experiment.student_tail_loss, head)
+        losses = experiment.student_loss, counts, experiment.student_tail_loss, head
+        class_loss = ClassLoss(*losses, pasted_counts=pasted)
         teacher = teacher.to(accelerator.device).to(memory_format=torch.channels_last).eval()
         distil = distillation_loss(experiment, data, teacher)
         ask = _teacher_outputs(experiment, data, teacher, accelerator, batches)

@@ -120,7 +120,7 @@ def test_it_trains_what_is_missing_and_keeps_the_rest(digits, quick, home, monke
     trained, train = [], module.train
     monkeypatch.setattr(module, "build", lambda experiment: digits)
     monkeypatch.setattr(module, "train", lambda e, d, r: trained.append(e) or train(e, d, r))
-    pattern = "none*t*"  # none, cutmix · none, tail_cutmix · none, tail_patches
+    pattern = "none*t*[xs]"  # none, cutmix · none, tail_cutmix · none, tail_patches
     first = ablation(quick, seeds=1, patterns=[pattern])
     assert [e.student_mix for e in trained] == ["cutmix", "tail_cutmix", "tail_patches"]
     file = quick.model_folder / "ablation.json"

@@ -281,3 +281,28 @@ def test_a_prior_in_half_precision():
 def test_decoupling_needs_the_head_classes():
     with pytest.raises(ValueError, match="head"):
         ClassLoss("focal", COUNTS, "focal")
+
+
+def test_pasted_labels_with_a_prior_of_their_own_by_hand():
+    # Nothing is known of the image. Its own label is of three quarters of the training images, so
+    # it costs log(4/3); the pasted one was drawn evenly and costs log 2, where 1 : 3 were log 4.
+    logits, counts = torch.zeros(1, 2), torch.tensor([3, 1])
+    mixed = torch.tensor([0]), torch.tensor([1]), torch.tensor([0.25])
+    own = {"pasted_counts": torch.ones(2)}
+    for settings, pasted in ((own, math.log(2)), ({}, math.log(4))):
+        terms = ClassLoss("balanced_softmax", counts, **settings)(logits, *mixed)
+        assert terms["class"].item() == pytest.approx(0.75 * math.log(4 / 3) + 0.25 * pasted)
+
+
+@pytest.mark.parametrize("tail_name", [None, "balanced_softmax"])
+def test_a_prior_of_its_own_is_that_of_the_pasted_labels_alone(tail_name, batch):
+    settings = {"tail_name": tail_name, "head": HEAD} if tail_name else {}
+    evenly = ClassLoss("balanced_softmax", torch.ones_like(COUNTS), **settings)
+    loss = ClassLoss("balanced_softmax", COUNTS, pasted_counts=torch.ones_like(COUNTS), **settings)
+    pasted = torch.tensor([3, 2, 1, 0, 3, 2, 2, 1])
+    for share, wanted in ((0.0, ClassLoss("balanced_softmax", COUNTS, **settings)), (1.0, evenly)):
+        found = loss(*batch, pasted, torch.full((8,), share))
+        labels = pasted if share else batch[1]
+        assert {k: v.item() for k, v in found.items()} == pytest.approx(
+            {k: v.item() for k, v in wanted(batch[0], labels).items()}, rel=1e-5
+        )

@@ -75,10 +75,11 @@ def test_batches_are_mixed_as_often_as_asked():
     assert torch.equal(alone.pasted_labels, alone.labels)
 
 
-def test_tail_cutmix_pastes_every_class_as_often():
+@pytest.mark.parametrize("kind", ["tail_cutmix", "tail_cutmix_prior"])
+def test_tail_cutmix_pastes_every_class_as_often(kind):
     labels = torch.tensor([0] * 90 + [1] * 9 + [2])
     rows = torch.randint(0, 100, (6000,))
-    batch = mixed(noise(100, 8), labels, 4, rows, kind="tail_cutmix", counts=labels.bincount())
+    batch = mixed(noise(100, 8), labels, 4, rows, kind=kind, counts=labels.bincount())
     assert torch.equal(batch.labels, labels[rows])
     share = batch.pasted_labels.bincount() / 6000
     assert torch.allclose(share, torch.full((3,), 1 / 3), atol=0.03)

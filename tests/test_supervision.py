@@ -172,3 +172,17 @@ def test_the_images_of_few_classes_are_not_held_at_once(digits, quick, monkeypat
     teacher = new_network(experiment, digits, "teacher").eval()
     distillation_loss(experiment, digits, teacher)
     assert sum(held) == digits.train.images.nbytes and max(held) <= 2**16
+
+
+@pytest.mark.parametrize(("role", "mix"), [("teacher", "teacher_mix"), ("student", "student_mix")])
+def test_pasted_labels_have_the_prior_that_the_mixing_says(role, mix, digits, quick, batch):
+    """CMO's is that of all images; "tail_cutmix_prior" goes by how pasted images are drawn."""
+    counts, found = counts_of(digits), {}
+    losses = {"teacher_loss": "balanced_softmax", "distillation": "none"}
+    for kind, pasted in (("tail_cutmix", counts), ("tail_cutmix_prior", torch.ones(10))):
+        experiment = replace(quick, **losses, **{mix: kind})
+        teacher = new_network(quick, digits, "teacher") if role == "student" else None
+        patches, found[kind] = terms_of(experiment, digits, batch, teacher)
+        loss = ClassLoss("balanced_softmax", counts, pasted_counts=pasted)
+        assert found[kind] == loss(image_logits(patches), *batch[1:4], LATE.done)
+    assert found["tail_cutmix"] != found["tail_cutmix_prior"]
