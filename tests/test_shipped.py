@@ -10,6 +10,7 @@ import pytest
 
 from ltkd.checkpoints import load_checkpoint
 from ltkd.experiments import PROJECT, ROLES, Experiment
+from ltkd.longtail import GROUPS
 from ltkd.provenance import command
 
 IMAGES = {  # of the test sets
@@ -156,6 +157,15 @@ def test_the_readmes_ablations_are_those_of_the_files(name):
             error = f"{statistics.mean(values):.3f}"
             cells.append(error if key == "calibration_error" else spread(values))
         assert in_readme(label, cells), (label, cells)
+
+
+def test_the_readmes_control_is_that_of_the_file():
+    file = PROJECT / "saved_model" / "cifar100-lt-best" / "ablation.json"
+    rows = json.loads(file.read_text())["rows"]
+    found = [row["test"] for row in rows if row["row"] == "none, tail_cutmix"]
+    cells = [spread([scores[group] for scores in found]) for group in ("all", *GROUPS)]
+    cells.append(spread([scores["calibration_error"] for scores in found], digits=3))
+    assert in_readme("the student without teacher: Balanced Softmax", cells), cells
 
 
 @pytest.mark.parametrize(
