@@ -57,10 +57,8 @@ class Recipe:
     def __post_init__(self):
         for field, choices in CHOICES.items():
             check_choice(f"{field} of a recipe", getattr(self, field), choices)
-        changed = {
-            field.name for field in fields(self) if getattr(self, field.name) != field.default
-        }
-        idle = [name for name in OF_DECOUPLED if name in changed]
+        special = (field for field in fields(self) if field.name in OF_DECOUPLED)
+        idle = [field.name for field in special if getattr(self, field.name) != field.default]
         if idle and "decoupled" not in (self.image, self.patch):
             raise ValueError(
                 f"{', '.join(idle)} of a recipe would change nothing: set image or patch to "

@@ -200,11 +200,6 @@ def evaluated(pair, digits, quick):
     return Panel(quick)
 
 
-@pytest.fixture
-def built(quick):
-    build(quick)
-
-
 def _shortened(experiment: Experiment, epochs: int, **schedule) -> Experiment:
     plan = replace(experiment.schedule, epochs=epochs, **schedule)
     return replace(experiment, schedule=plan)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ltkd.checkpoints import load_checkpoint
+from ltkd.evaluation import main_scores
 from ltkd.experiments import PROJECT, ROLES, Experiment
 from ltkd.longtail import GROUPS
 from ltkd.provenance import command
@@ -159,13 +160,16 @@ def test_the_readmes_ablations_are_those_of_the_files(name):
         assert in_readme(label, cells), (label, cells)
 
 
+def headline(scores: list[dict]) -> list[str]:
+    cells = [spread([score[group] for score in scores]) for group in ("all", *GROUPS)]
+    return [*cells, spread([score["calibration_error"] for score in scores], digits=3)]
+
+
 def test_the_readmes_control_is_that_of_the_file():
     file = PROJECT / "saved_model" / "cifar100-lt-best" / "ablation.json"
     rows = json.loads(file.read_text())["rows"]
     found = [row["test"] for row in rows if row["row"] == "none, tail_cutmix"]
-    cells = [spread([scores[group] for scores in found]) for group in ("all", *GROUPS)]
-    cells.append(spread([scores["calibration_error"] for scores in found], digits=3))
-    assert in_readme("the student without teacher: Balanced Softmax", cells), cells
+    assert in_readme("the student without teacher: Balanced Softmax", headline(found))
 
 
 @pytest.mark.parametrize(
@@ -181,8 +185,5 @@ def test_the_readmes_control_is_that_of_the_file():
 def test_the_readmes_headlines_are_those_of_the_files(name, labels):
     runs = json.loads((PROJECT / "saved_model" / name / "results.json").read_text())["seeds"]
     for role, label in zip(ROLES, labels, strict=True):
-        scores = [run[role] for run in runs]
-        cells = [spread([score["all"] for score in scores])]
-        cells += [spread([s["groups"][g] for s in scores]) for g in ("many", "medium", "few")]
-        error = spread([score["calibration_error"] for score in scores], 3)
+        *cells, error = headline([main_scores(run[role]) for run in runs])
         assert in_readme(label, [*cells, error]) or in_readme(label, [*cells, f"{error}†"])
