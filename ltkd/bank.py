@@ -38,6 +38,7 @@ class TeacherBank:
         self.teacher, self.folder, self.epochs, self.batches = teacher, folder, epochs, batches
         self.stored: np.ndarray | None = None  # the epoch's file, where it is to be read
         self.part: BinaryIO | None = None  # where it is to be written
+        self.sizes: set[int] = set()  # of images, in pixels, for which the room was said
         self.claim = ExitStack()  # closes it and gives up the right to write it
 
     def __call__(self, images: Tensor, epoch: int, index: int) -> Tensor:
@@ -51,7 +52,7 @@ class TeacherBank:
             return values.to(images.device)
         said = self.teacher(images).bfloat16()
         with writing(file):
-            self._store(file, epoch, index, said.cpu().view(torch.int16).numpy())
+            self._store(file, index, said.cpu().view(torch.int16).numpy(), images.shape[-1])
         return said
 
     def _stored(self, file: Path) -> np.ndarray | None:
@@ -60,14 +61,16 @@ class TeacherBank:
         except (OSError, ValueError, EOFError):  # cut short: the teacher is asked again
             return None
 
-    def _store(self, file: Path, epoch: int, index: int, values: np.ndarray) -> None:
+    def _store(self, file: Path, index: int, values: np.ndarray, side: int) -> None:
         """Write one batch; the file gets its name when the epoch is whole."""
         if index == 0:
             self._open(file, values)
-            if epoch == 0:
-                size = self.epochs * self.batches * values.nbytes * processes.count() / 2**20
+            if side not in self.sizes:
+                self.sizes.add(side)
+                size = self.batches * values.nbytes * processes.count() / 2**20
                 processes.say(
-                    f"The teacher's outputs take {size:,.0f} MiB in {shown(self.folder)}."
+                    f"What the teacher says of images of {side} pixels takes {size:,.1f} MiB an "
+                    f"epoch, for {self.epochs} epochs at most, in {shown(self.folder)}."
                 )
         if self.part is None:
             return

@@ -45,21 +45,38 @@ def class_name(folder: Path) -> str:
 
 def _check_distinct(path: Path, folders: list[Path]) -> None:
     names: dict[str, Path] = {}
-    places: dict[Path, Path] = {}
     root = path.resolve()
     for folder in folders:
-        place = folder.resolve()
-        if root.is_relative_to(place):
+        if root.is_relative_to(folder.resolve()):
             raise DataError(
                 f"{printable(folder)} is a link to a folder that holds it: remove the link."
             )
-        twin = places.setdefault(place, folder)
-        if twin is folder:
-            twin = names.setdefault(class_name(folder), folder)
+        twin = names.setdefault(class_name(folder), folder)
         if twin is not folder:
             raise DataError(
                 f"Two class folders are one class: {printable(twin)!r} and {printable(folder)!r} "
-                f"have the same {'place' if twin.resolve() == place else 'name'}. Keep one of them."
+                f"have the same name. Keep one of them."
+            )
+    check_apart(folders)
+
+
+def check_apart(folders: list[Path]) -> None:
+    """Raise DataError where a folder is another one or lies in it, as a link may: its images would
+    count twice."""
+    places: dict[Path, Path] = {}
+    for folder in folders:
+        twin = places.setdefault(folder.resolve(), folder)
+        if twin is not folder:
+            raise DataError(
+                f"Two class folders are one class: {printable(twin)!r} and {printable(folder)!r} "
+                f"have the same place. Keep one of them."
+            )
+    for place, folder in places.items():
+        outer = next((places[above] for above in place.parents if above in places), None)
+        if outer is not None:
+            raise DataError(
+                f"The class folder {printable(folder)!r} is a link into the class folder "
+                f"{printable(outer)!r}: its images would be of both. Keep one of them."
             )
 
 
@@ -172,13 +189,16 @@ def _closed(folder: Path, error: OSError) -> DataError:
 
 
 def listing(folder: Path) -> dict[str, tuple[int, int]]:
-    """The image files below `folder`: path → size and time, as decoding.looked_at gives them.
+    """The image files of the classes below `folder`: path → size and time, as decoding.looked_at
+    gives them.
 
     Of links to folders, those are followed that stand for a class or a part of a split.
     """
     found = {}
-    files = chain.from_iterable(map(visible_files, (folder, *_linked(folder))))
-    for file in sorted(f for f in files if f.suffix.lower() in SUFFIXES):
+    parts = list(split_folders(folder).values()) or [folder]
+    files = chain.from_iterable(map(visible_files, (*parts, *_linked(folder))))
+    images = (f for f in files if f.suffix.lower() in SUFFIXES and f.parent not in parts)
+    for file in sorted(images):
         if (now := looked_at(file)) != GONE:  # removed this moment
             found[file.relative_to(folder).as_posix()] = now
     return found

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from .checkpoints import CheckpointError, load_checkpoint
 from .datasets import same_images
 from .experiments import ROLES, Experiment, home
-from .files import read_json
+from .files import read_json, shown
 from .images import ImageError, read_image
 from .longtail import GROUPS
 from .networks import PatchNetwork
@@ -122,8 +122,20 @@ class ModelPair:
     def classifier(self, role: str) -> Classifier:
         """The "teacher" or the "student". Raises CheckpointError where the file is unusable."""
         if role not in self.loaded:
-            self.loaded[role] = Classifier.load(self.files[role])
+            found = Classifier.load(self.files[role])
+            if role == "teacher" and self.available("student"):
+                self._check_pair(found, self.classifier("student"))
+            self.loaded[role] = found
         return self.loaded[role]
+
+    def _check_pair(self, teacher: Classifier, student: Classifier) -> None:
+        """Raise CheckpointError where the student is of before the images or classes changed."""
+        same = None in (teacher.data, student.data) or teacher.data == student.data
+        if not same or teacher.class_names != student.class_names:
+            raise CheckpointError(
+                f"{shown(self.files['teacher'])} was trained on other images than the student "
+                f"beside it: train the student again."
+            )
 
     def any_classifier(self) -> Classifier:
         """The student, or the teacher where the student is unusable."""

@@ -25,7 +25,7 @@ def compiled(network: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         try:
             return current(images)
         except Exception as error:  # compilers fail in many ways
-            if current is network:
+            if current is network or processes.lost(error):
                 raise
             current = network
             reason = str(error).strip().partition("\n")[0]

@@ -246,8 +246,11 @@ def read_built(path: Path) -> tuple[LongTailedData, dict]:
 
 
 def _identity(experiment: Experiment) -> dict:
-    """What the built file was made from; of a folder also which files it held."""
+    """What the built file was made from; of a folder also which files it held, and else the split
+    file, where there is one."""
     folder = Path(experiment.folder) if experiment.folder else None
     files = {"files": fingerprint(folder)} if folder and folder.is_dir() else {}
     place = {"folder": str(folder.resolve()) if folder else None}
+    if not folder and (written := find_split(experiment)):
+        files = {"split": hashlib.sha256(written.read_bytes()).hexdigest()[:16]}
     return files | place | {f: getattr(experiment, f) for f in (*DATA_TAGS, "source")}

@@ -173,6 +173,7 @@ class ImageStore:
         size = (self.given + len(names)) * self.row_bytes
         with writing(self.path), self._opened(size, entries) as stored:
             self._fill(wanted, stored, entries)
+            os.fsync(stored.fileno())  # before the index vouches for it
         self._save(entries, finished=True)
         self._name_broken([name for name in names if entries[name].error], entries)
 

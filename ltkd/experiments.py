@@ -11,15 +11,26 @@ from pathlib import Path
 from typing import Any
 
 from .naming import CUT_TAGS, DATA_TAGS, STUDENT_TAGS, TEACHER_TAGS, changes, schedule_changes, stem
-from .options import check, check_choice, check_use, chosen
+from .options import OPTIONS, check, check_choice, check_use, chosen
 from .schedules import SCHEDULES, Schedule
 
 PROJECT = Path(__file__).resolve().parent.parent
 
 
+def from_user(path: str | os.PathLike) -> Path:
+    """A path as somebody gave it. A relative one starts from the working folder, but in the
+    course's notebooks from the project's, where the shell was that started them."""
+    path = Path(os.path.expanduser(path))
+    return PROJECT / path if not path.is_absolute() and _in_course() else path
+
+
+def _in_course() -> bool:
+    return Path.cwd().is_relative_to(PROJECT / "notebooks")
+
+
 def home() -> Path:
     """The folder that holds data/ and saved_model/: the project, or where LTKD_HOME points."""
-    return Path(os.path.expanduser(os.environ.get("LTKD_HOME") or PROJECT))
+    return from_user(os.environ.get("LTKD_HOME") or PROJECT)
 
 
 ROLES = ("teacher", "student")
@@ -99,8 +110,9 @@ class Experiment:
         """Return an experiment on the class folders under `path`, with their natural tail.
 
         `path` holds one folder per class, or train/ and test/ with one folder per class each. It
-        starts from the working folder or, if nothing is there, from the project's. `changes`
-        replace other fields: a profile and an imbalance factor cut the tail anew.
+        starts from the working folder or, if nothing is there, from the project's; in the course's
+        notebooks the other way round. `changes` replace other fields: a profile and an imbalance
+        factor cut the tail anew.
 
         >>> Experiment.from_folder("my photos/birds").name
         'folder-birds'
@@ -109,8 +121,9 @@ class Experiment:
             raise ValueError("The path of your folder is missing: give folder:<path>.")
         try:
             path = Path(path).expanduser()
-            if not path.exists() and (PROJECT / path).exists():  # notebooks run in notebooks/
-                path = PROJECT / path
+            places = [path, PROJECT / path]
+            places = places[::-1] if _in_course() else places
+            path = next((place for place in places if place.exists()), path)
         except (OSError, RuntimeError) as error:  # a closed folder above it; ~ of no user
             raise ValueError(f"The folder {path} cannot be found ({error}): check it.") from error
         plain = cls(f"folder:{path}", "folder", "natural", folder=str(path), **PHOTOGRAPHS)
@@ -126,7 +139,8 @@ class Experiment:
         options : those of OPTIONS. One that is not given, or None, is taken from the environment
             variable LTKD_<OPTION>, where that is set. Other fields can be given too.
 
-        Raises ValueError for an unknown name, and for options that do not fit.
+        Raises ValueError, listing the known ones, for an unknown name or option, and for options
+        that do not fit.
 
         >>> Experiment.choose("cifar10-lt", epochs=2).name
         'cifar10-lt-epochs2'
@@ -135,6 +149,8 @@ class Experiment:
             experiment = cls.from_folder(name.removeprefix("folder:"))
         else:
             experiment = cls.named(name)
+        for option in options:
+            check_choice("option", option, [*OPTIONS, *cls.__dataclass_fields__])
         fields = chosen(options)
         if experiment.folder is None and options.get("merge_below") is None:
             fields.pop("merge_below", None)  # the variable is meant for folders

@@ -14,7 +14,7 @@ from .classifier import ModelPair, one_thread
 from .datasets import LongTailedData, read_built, same_images
 from .evaluation import predict, softmax
 from .experiments import ROLES, Experiment
-from .files import read_json, write_atomically, write_json
+from .files import printable, read_json, write_atomically, write_json
 from .images import MAX_BYTES, ImageError, enlarged, predefined_images, read_image
 from .longtail import largest_first, spread
 
@@ -49,6 +49,7 @@ def read_picture(
     `size` is that of an upload, in bytes; `content` is None where it was not sent; `known` are
     other fields of Picture. The full picture is not kept: twenty large ones would fill the memory.
     """
+    name = printable(name)
     try:
         if size > MAX_BYTES:
             raise ImageError(f"The file is larger than {MAX_BYTES // 2**20} MiB.")

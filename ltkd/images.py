@@ -4,18 +4,32 @@ import contextlib
 import io
 import logging
 import os
+import re
 import threading
 import warnings
 from pathlib import Path
 
-from PIL import Image, ImageOps
+import numpy as np
+from PIL import ExifTags, Image
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION
 
 MAX_BYTES = 8 * 2**20  # a notebook's websocket carries 10 MiB, the message around it included
 MAX_PIXELS = 50_000_000
 MAX_ASPECT = 50
+MAX_SCANS = 100  # of a JPEG file; programs write about ten
+SCAN = re.compile(rb"\xff\xda\x00[\x08\x0a\x0c\x0e][\x01-\x04]")  # how a scan begins
 LARGE = 4_000_000  # pixels; of several threads one at a time decodes such an image
 # Pillow reads many more; some of them start other programs.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+UPRIGHT = {  # EXIF's orientation → what makes the picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # it logs what it then raises
 # It warns of odd metadata that do not matter here. Set once: several threads read images, and
 # warnings.catch_warnings would change the filters of all of them.
@@ -49,13 +63,15 @@ def read_image(content: bytes, side: int | None = None) -> Image.Image:
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             _check_size(*image.size)
+            if image.format in ("JPEG", "MPO"):
+                _check_scans(content)
             if side:
                 image.draft(None, (2 * side, 2 * side))
             large = image.width * image.height > LARGE
             with _one_large if large else contextlib.nullcontext():
                 with _silent() if image.format == "TIFF" else contextlib.nullcontext():
                     image.load()
-                return _to_rgb(_upright(image))
+                return _upright(image, _to_rgb(image))
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -91,11 +107,25 @@ def _check_size(width: int, height: int) -> None:
         )
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _check_scans(content: bytes) -> None:
+    """Each scan is a pass over all pixels, in as little as 14 bytes: a file could take hours."""
+    scans = sum(1 for _ in SCAN.finditer(content))
+    if scans > MAX_SCANS:
+        raise ImageError(
+            f"The JPEG file is written in {scans:,} passes, more than {MAX_SCANS}: save it anew."
+        )
+
+
+def _upright(image: Image.Image, picture: Image.Image) -> Image.Image:
+    """The picture, turned as the EXIF data of its `image` say.
+
+    Pillow's exif_transpose would write those data, too, and some can be read, but not written.
+    """
     try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # damaged EXIF data, again of many kinds; the picture itself is sound
-        return image
+        turn = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged EXIF data, of many kinds; the picture itself is sound
+        return picture
+    return picture if turn is None else picture.transpose(turn)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -110,19 +140,20 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey values of 16 or 32 bits as 0..255, from the full range that they are stored in.
+    """Grey values of 9 to 32 bits as 0..255, from the full range that they are stored in.
 
-    Integers and floats of 32 bits do not say their range: the first that holds all values.
+    Integers and floats of 32 bits do not say their range: the first that holds all values, or but
+    for a tenth, as resizing may leave them. What is no number is black.
     """
-    grey = image.convert("F")
-    largest: float = grey.getextrema()[1]  # type: ignore[assignment]  # it has one band
+    grey = np.nan_to_num(np.asarray(image.convert("F")), posinf=0, neginf=0)
+    tags = getattr(image, "tag_v2", {})  # of a TIFF file
     if image.mode.startswith("I;16"):
-        full: float = 65535
+        full: float = 2 ** tags.get(BITSPERSAMPLE, (16,))[0] - 1
     else:
         ranges = (1, 255, 65535) if image.mode == "F" else (255, 65535)
-        full = next((r for r in ranges if largest <= r), largest)
-    scale = 255 / full
-    return grey.point(lambda value: value * scale + 0.5).convert("L")  # convert cuts decimals
+        full = next((r for r in ranges if grey.max() <= 1.1 * r), grey.max())
+    grey = np.clip(grey / np.float32(full) * 255 + 0.5, 0, 255).astype(np.uint8)
+    return Image.fromarray(255 - grey if tags.get(PHOTOMETRIC_INTERPRETATION) == 0 else grey)
 
 
 def png_bytes(image: Image.Image) -> bytes:

@@ -20,7 +20,7 @@ def new_network(experiment: Experiment, data: LongTailedData, role: str) -> Patc
     cosine = "ldam_drw" in _losses(experiment, role)
     settings: dict[str, Any] = {"classifier": "cosine" if cosine else "linear"}
     settings |= dict(zip(("mean", "std"), channel_statistics(data.train.images), strict=True))
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):  # a GPU would start, and no process could fork then
         seed_epoch(experiment.seed, role, epoch=-1 % 2**32)
         if experiment.backbone != "resnet":
             name, weights = experiment.backbone, experiment.weights
@@ -36,7 +36,7 @@ def check_networks(experiment: Experiment) -> None:
     """
     if experiment.backbone != "resnet":
         return
-    with torch.random.fork_rng(), torch.inference_mode():
+    with torch.random.fork_rng(devices=[]), torch.inference_mode():
         teacher, student = (_resnet(experiment, 2, role).eval() for role in ROLES)
         if not recipe_named(experiment.distillation).patch:
             return

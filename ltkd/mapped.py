@@ -37,7 +37,8 @@ class MappedImages:
             return self[key[0]][(slice(None),) * (np.ndim(self.rows[key[0]])) + key[1:]]
         rows = self.rows[key]
         stored = np.asarray(np.memmap(self.path, np.uint8, "r"))
-        stored = stored.reshape(-1, 3, self.size, self.size)
+        whole = len(stored) // (3 * self.size**2)  # a copy may have been cut off in a row
+        stored = stored[: whole * 3 * self.size**2].reshape(whole, 3, self.size, self.size)
         return stored[rows] if rows.ndim else stored[rows].copy()
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:

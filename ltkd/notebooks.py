@@ -5,7 +5,7 @@ import shutil
 import time
 from pathlib import Path
 
-from .experiments import PROJECT, Experiment
+from .experiments import PROJECT, Experiment, from_user
 from .files import read_json, shown, write_atomically
 from .options import OPTIONS
 
@@ -36,7 +36,7 @@ def run_all(experiment: Experiment, save: bool = False) -> None:
         chosen["experiment"] = f"folder:{Path(experiment.folder).resolve()}"
     for place in ("home", "data"):
         if given := os.environ.get(f"LTKD_{place.upper()}"):
-            chosen[place] = Path(os.path.expanduser(given)).resolve()
+            chosen[place] = from_user(given).resolve()
     os.environ.update({f"LTKD_{o.upper()}": str(v) for o, v in chosen.items() if v is not None})
     os.environ["TQDM_DISABLE"] = "1"  # a bar that nobody watches only clutters the saved outputs
     for number, file in enumerate(files, 1):

@@ -27,6 +27,7 @@ CHOICES = {
     "control": (None, "shuffled", "inverted"),
 }
 OF_DECOUPLED = ("alpha", "beta_head", "beta_tail", "head_temperature", "tail_temperature")
+OF_PATCHES = ("weights", "control", "patch_weight")
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class Recipe:
     distillation.patch_weights. `calibrated`: the class prior is taken out of the teacher's logits
     first (the patch weights always do so). The fields in OF_DECOUPLED are for that loss alone.
 
-    Raises ValueError for an unknown choice, and for a field that its losses do not have.
+    Raises ValueError for an unknown choice, and for a field that its losses do not have: those of
+    OF_PATCHES need a patch loss, those of OF_DECOUPLED a decoupled one.
     """
 
     image: str | None = None
@@ -57,12 +59,18 @@ class Recipe:
     def __post_init__(self):
         for field, choices in CHOICES.items():
             check_choice(f"{field} of a recipe", getattr(self, field), choices)
-        special = (field for field in fields(self) if field.name in OF_DECOUPLED)
-        idle = [field.name for field in special if getattr(self, field.name) != field.default]
+        changed = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
+        idle = [name for name in changed if name in OF_DECOUPLED]
         if idle and "decoupled" not in (self.image, self.patch):
             raise ValueError(
                 f"{', '.join(idle)} of a recipe would change nothing: set image or patch to "
                 "'decoupled', the loss that has it, or leave it out."
+            )
+        idle = [name for name in changed if name in OF_PATCHES]
+        if idle and self.patch is None:
+            raise ValueError(
+                f"{', '.join(idle)} of a recipe would change nothing: set patch, the loss whose "
+                f"patches are weighed, or leave it out."
             )
 
 
@@ -150,6 +158,11 @@ class DistillationLoss:
             values = self._image_terms(image_logits(student), target, labels)
             terms |= {name: recipe.image_weight * v.mean() for name, v in values.items()}
         if recipe.patch:
+            if student.shape != teacher.shape:
+                raise ValueError(
+                    f"The student gives logits of {student.shape[1]} patches an image and the "
+                    f"teacher of {teacher.shape[1]}: a recipe that distils patches needs as many."
+                )
             values = self._patch_means(student, teacher)
             terms |= {f"patch_{name}": recipe.patch_weight * v for name, v in values.items()}
         return terms

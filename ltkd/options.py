@@ -38,18 +38,23 @@ OPTIONS = {
     "teacher_stem_stride": int,
     "bank": int,
 }
+VARIABLES = {f"LTKD_{name.upper()}" for name in ("experiment", "data", "home", *OPTIONS)}
 
 
 def chosen(given: dict[str, Any]) -> dict[str, Any]:
     """The fields that are `given` and not None, and what the environment adds to them.
 
     An option that is not given is taken from the variable LTKD_<OPTION>, where that is set. Fields
-    that are no options stay as they are. Raises ValueError where an option is of the wrong kind.
+    that are no options stay as they are. A variable LTKD_… that is none of VARIABLES is named.
+    Raises ValueError where an option is of the wrong kind.
 
     >>> chosen({"epochs": "2", "depth": None})
     {'epochs': 2}
     """
     fields = {key: value for key, value in given.items() if value is not None}
+    for name in os.environ:
+        if name.startswith("LTKD_") and name not in VARIABLES:
+            print(f"There is no variable {name}: it changes nothing (python -m ltkd student -h).")
     for option, kind in OPTIONS.items():
         if option not in fields and (value := os.environ.get(f"LTKD_{option.upper()}")):
             fields[option] = value

@@ -7,6 +7,7 @@ nothing.
 """
 
 import os
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,11 +19,23 @@ if TYPE_CHECKING:
 
 
 def start() -> "accelerate.PartialState":
-    """Join the processes that were started together; alone, do nothing."""
+    """Join the processes that were started together; alone, do nothing.
+
+    Raises ValueError where this machine has fewer GPUs than processes.
+    """
     from accelerate import PartialState  # here, because it takes most of a second
 
-    # Accelerate does not see several processes on a machine without GPU unless told so
-    return PartialState(cpu=not torch.accelerator.is_available())
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if here > torch.cuda.device_count() > 0:
+        raise ValueError(
+            f"{here} processes were started and {torch.cuda.device_count()} GPUs are here: start "
+            f"as many processes as GPUs."
+        )
+    # Accelerate does not see several processes on a machine without GPU unless told so, and those
+    # of a Mac's GPU cannot train together
+    kind = torch.accelerator.current_accelerator()
+    cpu = not torch.accelerator.is_available() or (here > 1 and kind == torch.device("mps"))
+    return PartialState(cpu=cpu, timeout=timedelta(hours=12))  # one may build data for so long
 
 
 def count() -> int:
@@ -53,6 +66,13 @@ def mean(value: Tensor) -> Tensor:
     value = value.detach().clone()
     dist.all_reduce(value)
     return value / count()
+
+
+def lost(error: BaseException) -> bool:
+    """Whether the error says that another process has ended or cannot be reached."""
+    known = ("connection", "gloo", "nccl", "closed by peer", "timed out")
+    said = str(error).lower()
+    return count() > 1 and (isinstance(error, dist.DistError) or any(k in said for k in known))
 
 
 def wait() -> None:

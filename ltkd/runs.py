@@ -48,7 +48,7 @@ def expected_seconds(
     """How long the training of `role` takes here, estimated from a few steps of fresh networks."""
     accelerator = accelerator_for(experiment.schedule.precision)
     some = replace(data, train=Split(*(field[:100] for field in data.train)))  # for the mean
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         network = new_network(experiment, some, role)
         if role == "student" and teacher is None:
             teacher = new_network(experiment, some, "teacher").eval().to(accelerator.device)
@@ -82,7 +82,7 @@ def train(experiment: Experiment, data: LongTailedData, role: str) -> tuple[Patc
     teacher = train(experiment, data, "teacher")[0] if role == "student" else None
     work = f"The training of the {role} of {experiment.name}"
     claim = claimed(experiment.model_folder / role, work) if processes.is_main() else nullcontext()
-    with claim, _memory_explained(experiment):
+    with claim, _explained(experiment):
         _train(experiment, data, role, teacher)
     return load_checkpoint(path)
 
@@ -121,11 +121,17 @@ def _train(
 
 
 @contextmanager
-def _memory_explained(experiment: Experiment) -> Iterator[None]:
-    """Where memory is used up, say what to lower."""
+def _explained(experiment: Experiment) -> Iterator[None]:
+    """Where memory is used up, say what to lower; where another process has ended, say that."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
+        if processes.lost(error):
+            reason = str(error).partition("\n")[0].partition(". ")[0]
+            raise TrainingError(
+                f"Process {processes.rank()} lost the others ({reason}). The same command goes on "
+                f"after the last whole epoch."
+            ) from error
         if not out_of_memory(error):
             raise
         raise TrainingError(

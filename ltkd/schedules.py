@@ -4,7 +4,11 @@ from dataclasses import dataclass, replace
 
 from .options import check_choice
 
-CHOICES = {"optimizer": ("sgd", "muon", "adamw"), "decay": ("cosine", "linear")}
+CHOICES = {
+    "optimizer": ("sgd", "muon", "adamw"),
+    "decay": ("cosine", "linear"),
+    "precision": ("bf16", "no"),
+}
 
 
 @dataclass(frozen=True)

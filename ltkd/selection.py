@@ -95,6 +95,8 @@ def merged(sources: Sources, below: int) -> Sources:
     names, train, test = sources[:3]
     small = np.bincount(train.labels, minlength=len(names)) < below
     if small.sum() < 2:
+        if below:
+            print(f"Fewer than two classes have fewer than {below} images: nothing is merged.")
         return sources
     kept = [name for name, s in zip(names, small, strict=True) if not s]
     others = OTHERS if OTHERS not in kept else f"{OTHERS} (merged)"

@@ -81,7 +81,9 @@ def report(experiment_name: str) -> str:
 
 def _temperature(score: dict) -> str:
     """How a calibrated model's probabilities were made right, see calibration.calibrate."""
-    return f", T = {score['temperature']:.2f}" if "temperature" in score else ""
+    if "temperature" not in score:
+        return ""
+    return f" (before: {score['uncalibrated']['test']:.3f}), T = {score['temperature']:.2f}"
 
 
 def _wrapped(text: str, end: str = "") -> str:

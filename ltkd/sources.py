@@ -4,6 +4,7 @@ A source knows every label without decoding an image, so the cut comes first and
 images are decoded.
 """
 
+import hashlib
 import os
 import re
 import tarfile
@@ -13,9 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .class_folders import DataError, class_files, class_folders, split_folders
+from .class_folders import DataError, check_apart, class_files, class_folders, split_folders
 from .decoding import ImageStore
-from .experiments import Experiment, home
+from .experiments import Experiment, from_user, home
 from .files import printable
 from .mapped import MappedImages
 
@@ -44,14 +45,14 @@ class Sources(NamedTuple):
     train: Source
     test: Source | None
     test_per_class: int | float = 0.2  # a number of images, or a share of each class
-    root: Path | None = None  # the folder that file names start from
+    root: Path | None = None  # where file names start, if a split can be written down by them
     remark: str = ""  # said at every use: what sets these files apart from the publisher's
 
 
 def data_folders() -> list[Path]:
     """The folders that are searched for data: LTKD_DATA where it is set, then data/."""
     given = os.environ.get("LTKD_DATA")
-    return ([Path(os.path.expanduser(given))] if given else []) + [home() / "data"]
+    return ([from_user(given)] if given else []) + [home() / "data"]
 
 
 def load_sources(experiment: Experiment) -> Sources:
@@ -91,7 +92,8 @@ def cifar(experiment: Experiment) -> Sources:
             return _cifar_files(dataset, root)
         if (root / experiment.source / "train").is_dir():
             parts = (root / experiment.source / part for part in ("train", "test"))
-            return _split_folders(experiment, root / experiment.source, *parts)
+            found = _split_folders(experiment, root / experiment.source, *parts)
+            return found._replace(root=None)  # the published cut is a matter of the seed alone
     _download(lambda root: dataset(root, download=True), dataset.__name__, dataset.url)
     return _cifar_files(dataset, data_folders()[0])
 
@@ -166,7 +168,7 @@ def caltech(experiment: Experiment) -> Sources:
         folder = _found(place)
     if folder is None:
         raise DataError(f"Caltech-256 has no folder 256_ObjectCategories in {_searched()}.")
-    everything = [(f, sorted(f.glob("*.jpg"))) for f in class_folders(folder)]
+    everything = [(f, sorted(f.glob("[!.]*.jpg"))) for f in class_folders(folder)]
     kept = class_folders(folder, skip=CLUTTER if experiment.source == "caltech256" else "\0")
     names = [f.name.partition(".")[2] or f.name for f in kept]
     files = [(file, kept.index(f)) for f, own in everything if f in kept for file in own]
@@ -205,6 +207,7 @@ def _split_folders(experiment: Experiment, path: Path, train: Path, test: Path) 
             f"{printable(path)}: train/ and test/ have different class folders: "
             f"{', '.join(odd[:5])}{' …' if len(odd) > 5 else ''}."
         )
+    check_apart([*class_folders(train), *class_folders(test)])
     pool, held_out = (_files(experiment, path, some) for some in (train_files, test_files))
     return Sources(names, pool, held_out, root=path)
 
@@ -229,9 +232,15 @@ def _files(experiment: Experiment, root: Path, files: list[tuple[Path, int]]) ->
 
 
 def image_store(experiment: Experiment, root: Path, size: int) -> ImageStore:
-    """Where the images below `root` are kept decoded: one place for all cuts of them."""
-    name = re.sub(r"[^\w.-]+", "-", root.resolve().name) or "images"
-    return ImageStore(root, f"{'folder-' if experiment.folder else ''}{name}-{size}px", size)
+    """Where the images below `root` are kept decoded: one place for all cuts of them.
+
+    Two folders of one name may hold files alike in name, size and time: each has its own place.
+    """
+    place = root.resolve()
+    name = re.sub(r"[^\w.-]+", "-", place.name) or "images"
+    if experiment.folder:
+        name = f"folder-{name}-{hashlib.sha256(os.fsencode(place)).hexdigest()[:8]}"
+    return ImageStore(root, f"{name}-{size}px", size)
 
 
 def _resize(images: np.ndarray, size: int) -> np.ndarray:

@@ -42,7 +42,8 @@ def write_split(
 ) -> None:
     """Write labels (N,) and file names (N,) of the splits, class by class.
 
-    A name may hold no tab: none of the two publishers' does.
+    A name may hold no tab: none of the two publishers' does. Raises FileExistsError where the file
+    holds another split, which others may use.
     """
     counts = _counts({split: len(names) for split, (_, names) in splits.items()})
     header = HEADER.format(
@@ -59,7 +60,16 @@ def write_split(
         if (labels == label).any()
     ]
     text = header + "\n".join(lines) + "\n"
+    if path.exists() and _chosen(path.read_text("utf-8")) != _chosen(text):
+        raise FileExistsError(
+            f"{shown(path)} holds another split, which others may use: move it away first."
+        )
     write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def _chosen(text: str) -> list[str]:
+    """The lines of a split file that name its images."""
+    return [line for line in text.splitlines() if not line.startswith("#")]
 
 
 def read_split(path: Path, ids: np.ndarray, root: Path) -> dict[str, np.ndarray]:

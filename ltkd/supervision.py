@@ -1,5 +1,6 @@
 """What a network learns from: labels for the teacher, labels and teacher for the student."""
 
+import hashlib
 from functools import cache
 
 import torch
@@ -94,10 +95,11 @@ def _mean_posterior(data: LongTailedData, teacher: PatchNetwork, bias: Tensor) -
     """objectives.mean_posterior over the training images, (C,), without their patches at once."""
     labels, counts = torch.from_numpy(data.train.labels), torch.from_numpy(data.counts)
     mean = torch.zeros(len(counts))
-    posteriors, pixels = 4 * teacher.grid**2 * len(counts), data.train.images[0].nbytes
-    rows = max(1, POSTERIOR_BYTES // max(posteriors, pixels))
+    first = data.train.images[:1]
+    posteriors = predict(teacher, first, patches=True).nbytes
+    rows = max(1, POSTERIOR_BYTES // max(posteriors, first.nbytes))
     for some in torch.arange(len(labels)).split(rows):
-        patches = torch.from_numpy(predict(teacher, data.train.images[some], patches=True))
+        patches = torch.from_numpy(predict(teacher, data.train.images[some.numpy()], patches=True))
         mean += mean_posterior(F.softmax(patches - bias, -1), labels[some], counts)
     return mean
 
@@ -133,7 +135,9 @@ def objective_for(
             image_logits(patches), batch.labels, batch.pasted_labels, batch.pasted_share, step.done
         )
         if distil and distil.active:
-            seen = crop_patches(ask(batch.whole, step).float(), batch.corner)
+            seen = ask(batch.whole, step).float()
+            if experiment.student_mix == "local_crops":
+                seen = crop_patches(seen, batch.corner)
             mostly_pasted = batch.pasted_share > 0.5
             labels = torch.where(mostly_pasted, batch.pasted_labels, batch.labels)
             terms |= distil(patches, seen, labels)
@@ -156,6 +160,8 @@ def _teacher_outputs(experiment, data, teacher, accelerator, batches):
     fields = "batch_size", "augment", "small", "epochs"
     identity = {field: getattr(schedule, field) for field in fields}
     identity |= {"seed": experiment.seed, "data": data.fingerprint, "processes": processes.count()}
+    order = "\n".join(map(str, data.train.sources))  # the fingerprint is of the sorted ones
+    identity |= {"order": hashlib.sha256(order.encode("utf-8", "surrogateescape")).hexdigest()}
     # what else draws numbers between two batches, and so moves the augmentations
     recipe = recipe_named(experiment.distillation)
     identity |= {"mix": experiment.student_mix, "control": recipe.control}

@@ -5,7 +5,7 @@ their captions are text.
 """
 
 import base64
-from collections import Counter
+from itertools import chain, count
 
 from .classifier import ModelPair
 from .gallery import Picture
@@ -17,12 +17,12 @@ LONGEST = 22  # letters of a caption
 
 def captions(pictures: list[Picture], pair: ModelPair) -> tuple[list[str], list[str]]:
     """Captions, all different, and tooltips of the pictures."""
-    texts, tooltips = [], []
-    seen: Counter[str] = Counter()
+    texts: list[str] = []
+    tooltips = []
     for picture in pictures:
         text, tooltip = _caption(picture, pair)
-        seen[text] += 1  # buttons are told apart by their text
-        texts.append(f"{text} ({seen[text]})" if seen[text] > 1 else text)
+        numbered = chain([text], (f"{text} ({n})" for n in count(2)))
+        texts.append(next(t for t in numbered if t not in texts))  # buttons are told apart by it
         tooltips.append(tooltip)
     return texts, tooltips
 

@@ -144,8 +144,10 @@ class Trainer:
         an `ema`. Raises TrainingError where a loss or a weight is no number, or another process
         has ended.
         """
-        with torch.random.fork_rng():  # the caller's random numbers stay as they were
+        cuda = [self.accelerator.device] if self.accelerator.device.type == "cuda" else []
+        with torch.random.fork_rng(cuda):  # the caller's random numbers stay as they were
             self._resume()
+            self._check_together()
             bar = progress(
                 range(len(self.history), self.schedule.epochs),
                 desc=self.role,
@@ -168,8 +170,8 @@ class Trainer:
     def _alive(self, epoch: int) -> dict[str, float]:
         try:
             return self._epoch(epoch)
-        except RuntimeError as error:  # what torch raises where the connection is lost
-            if processes.count() == 1 or out_of_memory(error):
+        except RuntimeError as error:
+            if not processes.lost(error):
                 raise
             reason = str(error).partition("\n")[0].partition(". ")[0]
             raise TrainingError(
@@ -212,6 +214,15 @@ class Trainer:
             f"step {step} of {len(losses)} in epoch {epoch + 1}: lower the learning rate "
             f"({self.schedule.learning_rate:g}). {kept}"
         )
+
+    def _check_together(self) -> None:
+        """Raise TrainingError where not all processes have taken up the same state."""
+        done = [rows[0] for rows in processes.gather([len(self.history)])]
+        if len(set(done)) > 1:
+            raise TrainingError(
+                f"The processes would go on after different epochs ({', '.join(map(str, done))}): "
+                f"all machines must see the same folder {self.state_file.parent}."
+            )
 
     def _parts(self) -> dict:
         parts = {"network": self.plain, "optimizer": self.optimizer, "scheduler": self.scheduler}

@@ -2,8 +2,10 @@
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from .datasets import LongTailedData
@@ -24,7 +26,8 @@ def trial(
     network: nn.Module | None = None,
     extra: Extra | None = None,
 ) -> nn.Module:
-    """Train by the experiment's schedule and losses; return the network in evaluation mode.
+    """Train by the experiment's schedule and losses; return the network in evaluation mode, on the
+    CPU. A teacher's bank is not used with what is your own: its random numbers may differ.
 
     Parameters
     ----------
@@ -41,13 +44,18 @@ def trial(
     >>> network = trial(experiment, data, teacher, extra=term)  # doctest: +SKIP
     """
     role = "student" if teacher is not None else "teacher"
+    if network is not None or extra is not None:
+        experiment = replace(experiment, bank=0)
+    before = torch.device("cpu") if teacher is None else next(teacher.parameters()).device
     trainer = trainer_for(experiment, data, role, teacher, network)
     if extra is not None:
         trainer.objective = _with_terms(trainer.objective, extra)
     with tempfile.TemporaryDirectory() as folder:
         trainer.state_file = Path(folder) / "state.pth"
         trainer.fit()
-    return trainer.plain.eval()
+    if teacher is not None:
+        teacher.to(before)
+    return trainer.plain.eval().cpu()
 
 
 def _with_terms(usual: Objective, extra: Extra) -> Objective:

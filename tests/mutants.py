@@ -18,6 +18,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("the middle third loses its last class", "(rank < len(counts) - third)", "(rank < len(counts) - third - 1)"),
     ],
     "datasets": [
+        ("a split file that comes later is not seen", "if not folder and (written := ", "if False and (written := "),
         ("what comes during a build passes as known", "_save(experiment, data, identity)", "_save(experiment, data, _identity(experiment))"),
         ("a built file of another experiment is used", "if stored.get(key) != value]", "if False]"),
         ("counts are not held against the labels", 'if not np.array_equal(data.counts, arrays["counts"]):', "if False:"),
@@ -25,6 +26,9 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("a second build does not wait", "wait=True", "wait=False"),
         ("files of before fingerprints are of other images", "in (None, fingerprint)", "== fingerprint"),
         ("a photograph that changed makes the same data", "if split in self.checksums else []", "if False else []"),
+    ],
+    "splits": [
+        ("another split is written over", "if path.exists() and _chosen(", "if False and _chosen("),
     ],
     "selection": [
         ("test images in training", 'rows = np.setdiff1d(rows, chosen["test"])', "rows = np.sort(rows)"),
@@ -58,11 +62,13 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("the rows of a deleted map are kept", "            self.given = 0\n            return {}", "            return {}"),
     ],
     "class_folders": [
+        ("a class may lie in another", "if outer is not None:", "if False:"),
         ("hidden files count as images", 'return name.startswith(".") or name == "__MACOSX"', "return False"),
-        ("linked class folders are not looked at", "(folder, *_linked(folder))", "(folder,)"),
+        ("linked class folders are not looked at", "(*parts, *_linked(folder))", "parts"),
         ("what is hidden counts as a part", "sorted(_folders(path))}", "sorted(path.iterdir()) if f.is_dir()}"),
     ],
     "sources": [
+        ("two folders of one name share their pixels", "[:8]}\"", "[:0]}\""),
         ("test images are the training images", "for train in (True, False)]", "for train in (True, True)]"),
         ("grey values too dark", "(255 / 16)", "(240 / 16)"),
     ],
@@ -132,6 +138,8 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("the log of no mass", ".clamp(min=tiny).log()  # (groups,)", ".log()  # (groups,)"),
     ],
     "objectives": [
+        ("other numbers of patches are compared", "if student.shape != teacher.shape:", "if False:"),
+        ("patch weights without patches", "if idle and self.patch is None:", "if False:"),
         ("a field that changes nothing is taken", 'if idle and "decoupled" not in', 'if False and "decoupled" not in'),
         ("patch weights dropped", "(weights * value).mean()", "value.mean()"),
         ("the prior counts twice", "return teacher - self.bias if", "return teacher + self.bias if"),
@@ -167,6 +175,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("a graph is kept of the teacher", "with torch.no_grad(), accelerator.autocast():", "with accelerator.autocast():"),
     ],
     "training": [
+        ("processes go on after different epochs", "            self._check_together()\n", ""),
         ("every epoch has the same random numbers", "epoch % self.repeat)", "0)"),
         ("gradients pile up", "            self.optimizer.zero_grad()\n", ""),
         ("the learning rate stays", "            self.scheduler.step()\n", ""),
@@ -176,7 +185,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("trained in evaluation mode", "        self.plain.train()\n", "        self.plain.eval()\n"),
         ("a loss that is no number goes on", "        self._check(values, epoch)\n", ""),
         ("role and seed share random numbers", "[seed, *role.encode(), epoch]", "[seed, epoch]"),
-        ("the caller's random numbers are changed", "with torch.random.fork_rng():  # the", "if True:  # the"),
+        ("the caller's random numbers are changed", "with torch.random.fork_rng(cuda):  # the", "if True:  # the"),
         ("the rate does not fall to 0", "0.5 * (1 + math.cos(math.pi * done))", "0.5 * (1.1 + math.cos(math.pi * done))"),
         ("the warm-up starts at 0", "return (step + 1) / rise", "return step / rise"),
         ("the rate reaches 0 a step early", "max(1, steps - rise)", "max(1, steps - rise - 1)"),
@@ -253,7 +262,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("the stem's stride does not follow the size", "stem_stride=stride * size // 32", "stem_stride=stride"),
         ("LDAM without its cosine", 'cosine = "ldam_drw" in _losses(experiment, role)', "cosine = False"),
         ("only the whole images' patches are compared", "(size, round(SMALL * size)) if experiment.schedule.small else (size,)", "(size,)"),
-        ("looking at the networks draws random numbers", "with torch.random.fork_rng(), torch.inference_mode():", "with torch.inference_mode():"),
+        ("looking at the networks draws random numbers", "with torch.random.fork_rng(devices=[]), torch.inference_mode():", "with torch.inference_mode():"),
     ],
     "ablation": [
         ("two tables at once lose rows", "for r in others if", "for r in [] if"),
@@ -278,13 +287,17 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("leftovers stay", "            part.unlink()\n", "            pass\n"),
     ],
     "images": [
-        ("pictures lie on their side", "return ImageOps.exif_transpose(image)", "return image"),
+        ("pictures lie on their side", "picture if turn is None else picture.transpose(turn)", "picture"),
+        ("a JPEG of endless passes is decoded", "                _check_scans(content)\n", "                pass\n"),
+        ("half of 16 bits", "(16,))[0] - 1", "(15,))[0] - 1"),
+        ("12 bits are taken for 16", "2 ** tags.get(BITSPERSAMPLE, (16,))[0] - 1", "65535"),
+        ("white is always the largest value", "255 - grey if tags.get(PHOTOMETRIC_INTERPRETATION) == 0 else grey", "grey"),
         ("transparency becomes black", 'Image.new("RGB", image.size, "white")', 'Image.new("RGB", image.size, "black")'),
         ("any size is decoded", "if width * height > MAX_PIXELS:", "if False:"),
         ("formats that start programs", 'FORMATS = ("PNG",', 'FORMATS = ("EPS", "PNG",'),
-        ("half of 16 bits", "full: float = 65535", "full: float = 32767"),
     ],
     "classifier": [
+        ("a new teacher beside an old student", "if not same or teacher.class_names != student.class_names:", "if False:"),
         ("results of other images are shown", "own is None or same_images(found, own)", "True"),
         ("squeezed, not cropped", 'ImageOps.fit(image.convert("RGB"), (self.image_size, self.image_size))', 'image.convert("RGB").resize([self.image_size] * 2)'),
         ("evidence does not add up", "/ self.patch_logits[..., 0].size", ""),
@@ -312,6 +325,8 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("norms decay, too", '"weight_decay": 0.0', '"weight_decay": schedule.weight_decay'),
     ],
     "processes": [
+        ("more processes than GPUs", "if here > torch.cuda.device_count() > 0:", "if False:"),
+        ("any error is a lost connection", "any(k in said for k in known)", "said"),
         ("gradients of one process only", "        gradient = gradient.clone()\n        dist.all_reduce(gradient)\n", ""),
         ("a sum in place of the mean", "return value / count()", "return value"),
     ],

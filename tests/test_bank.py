@@ -69,8 +69,12 @@ def test_small_and_whole_images_are_kept_apart(tmp_path):
 
 
 def test_memory_is_stated(tmp_path, capsys):
-    epoch_of(TeacherBank(lambda images: torch.zeros(2, 16, 2**15), tmp_path, 4, 3), 0)
-    assert "24 MiB" in capsys.readouterr().out  # 2 images · 16 · 2¹⁵ · 2 bytes · 3 batches · 4
+    bank = TeacherBank(lambda images: torch.zeros(2, 16, 2**15), tmp_path, 4, 3)
+    epoch_of(bank, 0), epoch_of(bank, 1)
+    said = capsys.readouterr().out  # 2 images · 16 · 2¹⁵ · 2 bytes · 3 batches
+    assert said.count("images of 8 pixels takes 6.0 MiB an epoch, for 4 epochs at most") == 1
+    epoch_of(bank, 2, torch.zeros(2, 3, 16, 16, dtype=torch.uint8))
+    assert "images of 16 pixels takes 6.0 MiB" in capsys.readouterr().out
 
 
 def test_what_another_student_writes_just_now_is_left_to_it(tmp_path):

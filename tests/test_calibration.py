@@ -119,7 +119,9 @@ def test_results_follow(trained, digits):
     _, content = student(trained, digits.test.images)
     assert first["student"]["temperature"] == content["metrics"]["temperature"]
     report = shipped.report(trained.name)
-    assert report.count(f", T = {first['student']['temperature']:.2f}\n") == 1
+    before = first["student"]["uncalibrated"]["test"]
+    suffix = f" (before: {before:.3f}), T = {first['student']['temperature']:.2f}\n"
+    assert report.count(suffix) == 1
     write_json(file, first | {"student": {}})
     calibration.calibrate(trained, digits)
     again = json.loads(file.read_text())["student"]

@@ -45,10 +45,11 @@ def test_class_folders_may_be_links(tmp_path, write_classes):
         ("loop", ".", "loop is a link to a folder that holds it: remove the link"),
         ("up", "..", "up is a link to a folder that holds it: remove the link"),
         ("wasp", "bee", "have the same place. Keep one of them."),
+        ("wasp", "bee/wasp", "wasp' is a link into the class folder '.*bee': its images would be"),
     ],
 )
 def test_a_class_that_is_another_folder(tmp_path, write_classes, link, target, said):
-    write_classes(tmp_path / "pets", {"ant": 5, "bee": 5})
+    write_classes(tmp_path / "pets", {"ant": 5, "bee": 5, "bee/wasp": 1})
     (tmp_path / "pets" / link).symlink_to(target)
     with pytest.raises(DataError, match=said):
         build(replace(Experiment.from_folder(tmp_path / "pets"), image_size=8))
@@ -240,3 +241,43 @@ def test_merged_classes_have_a_name_of_their_own(tmp_path, write_classes):
     write_classes(tmp_path, {"other classes": 20, "ant": 3, "bee": 4})
     experiment = replace(Experiment.from_folder(tmp_path), image_size=8, merge_below=9)
     assert build(experiment).class_names == ["other classes", "other classes (merged)"]
+
+
+def test_a_class_to_learn_and_to_test_on_is_refused(tmp_path, write_classes):
+    write_classes(tmp_path, {"train/ant": 5, "train/bee": 5, "test/ant": 5})
+    (tmp_path / "test/bee").symlink_to("../train/bee")
+    with pytest.raises(DataError, match="have the same place"):
+        build(replace(Experiment.from_folder(tmp_path), image_size=8))
+
+
+def test_files_alike_in_two_folders_of_one_name_are_not_mixed_up(tmp_path, write_classes):
+    """Of the same names, sizes and times, as reproducible archives have them."""
+    for place, colour in (("2023", 0), ("2024", 255)):
+        for file in write_classes(tmp_path / place / "pets", {"ant": 6, "bee": 6}):
+            Image.new("RGB", (8, 8), (colour,) * 3).save(file, "BMP")
+            os.utime(file, (0, 0))
+    first, second = (Experiment.from_folder(tmp_path / p / "pets") for p in ("2023", "2024"))
+    first, second = replace(first, image_size=8), replace(second, image_size=8, split_seed=1)
+    for experiment, colour in ((first, 0), (second, 255), (first, 0)):
+        assert (np.asarray(build(experiment).train.images) == colour).all()
+
+
+@pytest.mark.parametrize("below", [2, 6])
+def test_where_nothing_is_merged_it_is_said(tmp_path, write_classes, below, capsys):
+    write_classes(tmp_path, {"ant": 10, "bee": 8, "wasp": 5})
+    experiment = replace(Experiment.from_folder(tmp_path), image_size=8, merge_below=below)
+    assert build(experiment).class_names == ["ant", "bee", "wasp"]
+    said = f"Fewer than two classes have fewer than {below} images: nothing is merged."
+    assert said in capsys.readouterr().out
+
+
+def test_files_beside_the_classes_are_no_change(tmp_path, write_classes, capsys):
+    files = write_classes(tmp_path, {"ant": 6, "bee": 6})
+    (tmp_path / "stray.png").write_bytes(files[0].read_bytes())
+    experiment = replace(Experiment.from_folder(tmp_path), image_size=8)
+    build(experiment)
+    files[0].unlink()
+    (tmp_path / "another.png").write_bytes(files[1].read_bytes())
+    capsys.readouterr()
+    build(experiment)
+    assert "(0 images added, 1 removed, 0 changed)" in capsys.readouterr().out

@@ -217,6 +217,18 @@ def test_what_is_not_available(pair, tmp_path):
     assert pair.any_classifier() is pair.classifier("teacher")
 
 
+def test_a_teacher_that_was_trained_anew_is_not_shown_beside_the_old_student(pair, tmp_path):
+    """The student's training was stopped, say, after classes or images changed."""
+    content = torch.load(pair.files["teacher"], weights_only=True)
+    for change in ({"class_names": ["zero", *content["class_names"][1:]]}, {"data": "other"}):
+        torch.save(content | change, tmp_path / "teacher_model.pth")
+        found = replace(pair, files=pair.files | {"teacher": tmp_path / "teacher_model.pth"})
+        found.loaded = {}
+        assert found.available("student") and not found.available("teacher")
+        with pytest.raises(CheckpointError, match="on other images than the student beside it"):
+            found.classifier("teacher")
+
+
 def test_results_of_other_images_are_as_none(pair, tmp_path):
     for role, file in pair.files.items():
         pair.files[role] = tmp_path / file.name

@@ -397,3 +397,12 @@ def test_a_file_that_may_be_read_later_is_read_then(store, files, monkeypatch):
     allowed.append(True)
     images, readable = store.read(files)
     assert readable.all() and holds(images, files)
+
+
+def test_a_map_that_was_cut_off_in_a_row_that_is_not_used(store, files):
+    store.read(files[:3])
+    files[2].unlink()
+    with store.path.open("r+b") as stored:
+        stored.truncate(3 * 192 - 100)
+    images, readable = store.read(files[:2])
+    assert readable.all() and holds(images, files[:2])

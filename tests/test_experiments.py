@@ -5,7 +5,9 @@ from dataclasses import FrozenInstanceError, fields, replace
 import numpy as np
 import pytest
 
+from ltkd import experiments
 from ltkd.experiments import EXPERIMENTS, PROJECT, SCHEDULES, Experiment, Schedule, home
+from ltkd.sources import data_folders
 
 NAMES = ["digits-lt", "cifar10-lt", "cifar100-lt", "stanford-cars-lt", "caltech256-lt",
          "caltech257-lt"]  # fmt: skip
@@ -280,3 +282,36 @@ def test_folders_that_cannot_be_looked_for(tmp_path, monkeypatch):
     monkeypatch.setattr("pathlib.Path.exists", closed)
     with pytest.raises(ValueError, match=r"cannot be found .*Permission denied"):
         Experiment.from_folder(tmp_path / "pets")
+
+
+def test_in_the_notebooks_paths_start_where_the_shell_was(monkeypatch, tmp_path):
+    monkeypatch.setenv("LTKD_HOME", "out")
+    monkeypatch.setenv("LTKD_DATA", "my data")
+    monkeypatch.chdir(tmp_path)
+    assert (home().absolute(), data_folders()[0].absolute()) == (
+        tmp_path / "out",
+        tmp_path / "my data",
+    )
+    monkeypatch.chdir(PROJECT / "notebooks" / "solutions")
+    assert (home(), data_folders()[0]) == (PROJECT / "out", PROJECT / "my data")
+
+
+def test_in_the_notebooks_a_folder_of_the_project_comes_first(monkeypatch, tmp_path):
+    monkeypatch.setattr(experiments, "PROJECT", tmp_path)
+    for place in ("images", "notebooks/images"):
+        (tmp_path / place).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "notebooks")
+    assert Experiment.from_folder("images").folder == str(tmp_path / "images")
+
+
+def test_an_unknown_option_is_answered_with_the_known_ones(monkeypatch, capsys):
+    with pytest.raises(ValueError, match="Unknown option 'epoch'; choose one of epochs, schedule"):
+        Experiment.choose("cifar10-lt", epoch=2)
+    monkeypatch.setenv("LTKD_EPOCH", "2")
+    assert Experiment.choose("cifar10-lt").name == "cifar10-lt"
+    assert "There is no variable LTKD_EPOCH: it changes nothing" in capsys.readouterr().out
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(ValueError, match="Unknown precision 'bfloat16'; choose one of bf16, no"):
+        Schedule("mine", 1, precision="bfloat16")

@@ -134,6 +134,16 @@ def test_captions_differ_and_tell_class_group_and_count(pair, digits, quick):
     assert any("true class 9, 2 training images" in tooltip for tooltip in tooltips)
 
 
+def test_captions_differ_whatever_the_files_are_called(pair):
+    content = png_bytes(colour(40))
+    pictures = [read_picture(name, content, pair) for name in ("a", "a (2)", "a", "a")]
+    assert captions(pictures, pair)[0] == ["a", "a (2)", "a (3)", "a (4)"]
+
+
+def test_names_of_any_bytes_can_be_shown(pair):
+    assert read_picture("caf\udce9", png_bytes(colour(40)), pair).name == "caf�"
+
+
 def test_thumbnails_have_a_rule_each_but_for_what_cannot_be_shown(pair):
     good, bad = (read_picture("x", c, pair) for c in (png_bytes(colour(40)), b"words"))
     rules = style([good, bad, good], ".mine")

@@ -84,6 +84,24 @@ def test_damaged_exif_does_not_matter():
     assert read_image(content).size == (40, 30)
 
 
+def test_exif_that_cannot_be_written_again_turns_the_picture_all_the_same():
+    """Pillow reads a position that is too large a number for its field, but does not write it."""
+    entries = [(0x0112, 3, 1, 6), (0x0213, 4, 1, 70_000)]  # lies on its side; YCbCrPositioning
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(entries))
+    exif += b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+    assert read_image(encode(noise(), "JPEG", exif=exif)).size == (30, 40)
+
+
+def test_a_jpeg_of_endless_passes_is_refused():
+    """A scan may be repeated in a few bytes, and each is a pass over all pixels."""
+    content = encode(noise(), "JPEG", progressive=True)
+    last = content.rindex(b"\xff\xda")
+    scan, end = content[last:-2], content[-2:]
+    assert read_image(content[:-2] + 50 * scan + end).size == (40, 30)
+    with pytest.raises(ImageError, match="passes, more than 100: save it anew"):
+        read_image(content[:-2] + 200 * scan + end)
+
+
 def test_grey_and_black_and_white():
     assert pixels(encode(Image.new("L", (1, 1), 77))) == [[[77, 77, 77]]]
     assert pixels(encode(Image.new("1", (1, 1), 1))) == [[[255, 255, 255]]]
@@ -129,6 +147,33 @@ def test_dark_sixteen_bits_stay_dark():
     assert [p[0] for p in pixels(encode(Image.fromarray(values)))[0]] == [0, 1, 1]
 
 
+def tiff(values: np.ndarray, **tags: int) -> bytes:
+    """A grey TIFF file whose tags may say something else than Pillow would write."""
+    content = bytearray(encode(Image.fromarray(values), "TIFF"))
+    start = int.from_bytes(content[4:8], "little") + 2
+    for place in range(start, len(content), 12):
+        tag = int.from_bytes(content[place : place + 2], "little")
+        if tag in tags.values() or (new := tags.get(f"t{tag}")) is None:
+            continue
+        content[place + 8 : place + 10] = new.to_bytes(2, "little")
+    return bytes(content)
+
+
+def test_white_may_be_zero():
+    values = np.array([[0, 65535, 257 * 100]], np.uint16)
+    assert [p[0] for p in pixels(tiff(values, t262=0))[0]] == [255, 0, 155]
+
+
+def test_twelve_bits_of_sixteen():
+    """12 bits a pixel, packed: two pixels in three bytes."""
+    content = bytearray(encode(Image.fromarray(np.zeros((1, 4), np.uint16)), "TIFF"))
+    content = bytearray(tiff(np.zeros((1, 4), np.uint16), t258=12, t279=6))
+    image = Image.open(io.BytesIO(bytes(content)))
+    place = image.tag_v2[273][0]
+    content[place : place + 6] = bytes.fromhex("000fff800064")  # 0, 4095, 2048, 100
+    assert [p[0] for p in pixels(bytes(content))[0]] == [0, 255, 128, 6]
+
+
 @pytest.mark.parametrize(
     ("values", "grey"),
     [
@@ -139,6 +184,9 @@ def test_dark_sixteen_bits_stay_dark():
         (np.int32([[0, 128, 255]]), [0, 128, 255]),
         (np.int32([[-5, 257 * 100, 65535]]), [0, 100, 255]),
         (np.int32([[0, 10**6, 2 * 10**6]]), [0, 128, 255]),
+        (np.float32([[-0.002, 0.5, 1.001]]), [0, 128, 255]),  # resized
+        (np.float32([[np.nan, 0.5, 1]]), [0, 128, 255]),  # no value there
+        (np.float32([[0.5, np.inf, 1]]), [128, 0, 255]),
     ],
 )
 def test_32_bits_are_scaled_to_the_first_range_that_holds_them(values, grey):

@@ -268,3 +268,18 @@ def test_a_field_that_would_change_nothing_is_refused(field):
     assert Recipe("decoupled", **{field: 3.0}) and Recipe("kd", "decoupled", **{field: 3.0})
     with pytest.raises(ValueError, match=f"{field} of a recipe would change nothing"):
         Recipe("dkd", **{field: 3.0})
+
+
+@pytest.mark.parametrize("change", [{"weights": "ambiguity"}, {"control": "shuffled"}])
+def test_patch_weights_without_patches_are_refused(change):
+    assert Recipe("kd", "kd", **change)
+    with pytest.raises(ValueError, match=f"{next(iter(change))} of a recipe would change nothing"):
+        Recipe("kd", **change)
+
+
+@pytest.mark.parametrize("patches", [1, 4])
+def test_patches_are_compared_with_as_many(patches):
+    loss = DistillationLoss("patch_kd", COUNTS, HEAD)
+    student, labels = torch.zeros(2, patches, len(COUNTS)), torch.tensor([0, 1])
+    with pytest.raises(ValueError, match=f"logits of {patches} patches an image and the teacher"):
+        loss(student, torch.zeros(2, 9, len(COUNTS)), labels)

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ltkd import processes
+from ltkd.initial import check_networks, new_network
 from ltkd.notebooks import execute
 
 PROGRAM = Path(__file__).with_name("first_steps.py")
@@ -115,6 +116,34 @@ def test_batch_norm_is_that_of_torch(monkeypatch):
         assert torch.allclose(getattr(plain, name), getattr(own, name)), name
     own.eval(), plain.eval()
     assert torch.allclose(own(images), plain(images))
+
+
+def test_what_says_that_another_process_has_ended(monkeypatch):
+    ended = RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [::1]:5")
+    assert not processes.lost(ended)  # one process has no other to lose
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    assert processes.lost(ended) and processes.lost(processes.dist.DistBackendError("NCCL"))
+    assert not processes.lost(RuntimeError("shapes cannot be multiplied (2x3 and 4x5)"))
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ValueError, match="4 processes were started and 2 GPUs are here"):
+        processes.start()
+
+
+def test_a_network_is_made_without_waking_a_gpu(monkeypatch, digits, quick):
+    """A process whose GPU has started cannot start others for it."""
+
+    def started(*_):
+        raise AssertionError("a GPU was started")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", started)
+    assert new_network(quick, digits, "teacher")
+    check_networks(quick)
 
 
 def test_a_killed_process_ends_the_run_and_the_next_goes_on(tmp_path):

@@ -201,6 +201,40 @@ def test_data_sets_without_file_names_have_no_split_file(capsys):
     assert "follows from its seed alone" in capsys.readouterr().err
 
 
+def test_cifar_as_class_folders_has_no_split_file(home, write_classes, capsys):
+    counts = {f"{part}/{name}": 12 for part in ("train", "test") for name in ("cat", "dog")}
+    write_classes(home / "data" / "cifar10", counts)
+    assert main(["split", "cifar10-lt", "--imbalance-factor", "2"]) == 1
+    assert "follows from its seed alone" in capsys.readouterr().err
+    assert not (home / "data" / "splits").exists()
+
+
+def test_a_split_file_that_comes_later_is_used(cars, capsys):
+    experiment = small("stanford-cars-lt")
+    before = sorted(build(experiment).train.sources)
+    selection.save_split(replace(experiment, split_seed=4))
+    path = split_file(replace(experiment, split_seed=4))
+    path.rename(split_file(experiment))
+    assert sorted(build(experiment).train.sources) != before
+    assert "The split is the one of" in capsys.readouterr().out
+
+
+def test_another_split_is_not_written_over(cars):
+    experiment = small("stanford-cars-lt")
+    path = selection.save_split(experiment)
+    text = path.read_text()
+    assert selection.save_split(experiment) == path and path.read_text() == text
+    path.write_text(text.replace("cars_train/00004.jpg", "cars_train/09999.jpg"))
+    with pytest.raises(FileExistsError, match="holds another split, which others may use"):
+        selection.save_split(experiment)
+    assert "09999" in path.read_text()
+
+
+def test_hidden_files_of_caltech_are_left_out(caltech):
+    (caltech / "001.ak47" / "._001_0002.jpg").write_bytes(b"what macOS puts beside a file")
+    assert not any("._" in source for source in build(small("caltech256-lt")).train.sources)
+
+
 @pytest.mark.parametrize(("factor", "largest"), SHIPPED)
 def test_the_splits_that_ship(factor, largest):
     experiment = replace(Experiment.named("stanford-cars-lt"), imbalance_factor=factor)

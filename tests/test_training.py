@@ -125,6 +125,13 @@ def interrupted_state(data, state_file, **options) -> None:
     assert state_file.exists()
 
 
+def test_processes_that_would_go_on_after_different_epochs(digits, state_file, monkeypatch):
+    """Machines that do not see the same folder: one finds the state, another does not."""
+    monkeypatch.setattr(training.processes, "gather", lambda rows: [rows, [2]])
+    with pytest.raises(TrainingError, match=r"after different epochs \(0, 2\): all machines must"):
+        trainer(digits, state_file).fit()
+
+
 def test_the_state_of_another_experiment_is_not_resumed(digits, state_file, at_one_go, capsys):
     weights, _ = at_one_go()
     interrupted_state(digits, state_file, identity={"experiment": {"seed": 5}})

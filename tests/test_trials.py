@@ -1,5 +1,7 @@
 """Extensions that touch no file of ltkd: a loss term, a network, nothing saved."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -59,3 +61,19 @@ def test_a_term_of_your_own_is_added_and_learned(quick, digits, shorten):
 def test_a_term_cannot_hide_another(quick, digits):
     with pytest.raises(ValueError, match="has a term class already"):
         trial(quick, digits, extra=lambda batch, patches: {"class": patches.mean()})
+
+
+@pytest.mark.parametrize("distillation", ["kd", "patch_informativeness"])
+def test_a_network_of_your_own_may_teach(quick, digits, distillation):
+    """It has no `grid`, and as many patches as it likes."""
+    mine = Tiny(10)
+    kept = mine.look.weight.detach().clone()
+    student = trial(replace(quick, distillation=distillation), digits, mine, network=Tiny(10))
+    assert predict(student, digits.test.images[:2], patches=True).shape == (2, 4, 10)
+    assert torch.equal(mine.look.weight, kept)
+
+
+def test_a_bank_is_not_shared_with_what_is_your_own(quick, digits, home):
+    experiment = replace(quick, bank=1, distillation="kd")
+    trial(experiment, digits, new_network(quick, digits, "teacher"), Tiny(10))
+    assert not list(home.rglob("teacher-outputs-*"))
