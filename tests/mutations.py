@@ -31,7 +31,8 @@ ROOT = Path(__file__).resolve().parent.parent
 RECORD = Path(__file__).with_suffix(".json")
 ALL = [(module, *fault) for module, faults in MUTANTS.items() for fault in faults]
 FURTHER = {  # where a module's own tests are, besides tests/test_<module>.py
-    "datasets": ["test_build", "test_class_folders"],
+    "datasets": ["test_splits", "test_build", "test_class_folders"],
+    "sources": ["test_class_folders"],
     "selection": ["test_build", "test_splits", "test_folders", "test_class_folders"],
     "class_folders": ["test_class_folders", "test_sources", "test_folders"],
     "distillation": ["test_patch_weights"],
