@@ -141,8 +141,7 @@ class Trainer:
         The state is saved after every epoch and taken up again by a later call with the same
         arguments; interrupted or not, the weights come out the same. The caller removes the state
         once the result is safe. The network ends with the averaged weights where the schedule has
-        an `ema`. Raises TrainingError where a loss or a weight is no number, or another process
-        has ended.
+        an `ema`. Raises TrainingError where a loss or a weight is no number.
         """
         cuda = [self.accelerator.device] if self.accelerator.device.type == "cuda" else []
         with torch.random.fork_rng(cuda):  # the caller's random numbers stay as they were
@@ -157,7 +156,7 @@ class Trainer:
             )
             for epoch in bar:
                 start = time.perf_counter()
-                terms = self._alive(epoch)
+                terms = self._epoch(epoch)
                 self.seconds += time.perf_counter() - start
                 bar.set_postfix(loss=f"{sum(terms.values()):.3f}")
                 self.history.append(terms)
@@ -166,18 +165,6 @@ class Trainer:
             self.plain.load_state_dict(self.averaged.module.state_dict())
         self.plain = self.accelerator.unwrap_model(self.plain, keep_fp32_wrapper=False)
         return self.history
-
-    def _alive(self, epoch: int) -> dict[str, float]:
-        try:
-            return self._epoch(epoch)
-        except RuntimeError as error:
-            if not processes.lost(error):
-                raise
-            reason = str(error).partition("\n")[0].partition(". ")[0]
-            raise TrainingError(
-                f"Process {processes.rank()} lost the others in epoch {epoch + 1} ({reason}). The "
-                f"same command goes on after epoch {len(self.history)}."
-            ) from error
 
     def _epoch(self, epoch: int) -> dict[str, float]:
         seed_epoch(self.seed, self.role, epoch % self.repeat)
