@@ -209,8 +209,11 @@ def ablation_gains(experiment_name: str = ABLATED) -> str:
     }
     width = max(map(len, gains), default=0)
     lines = [f"{pair:{width}}  {gain}" for pair, gain in gains.items()]
-    last = "Points of validation accuracy, mean ± standard error of the differences seed by seed."
-    return "\n".join([*lines, last])
+    last = (
+        "Points of validation accuracy over the control with the same teacher and pasting: "
+        "mean ± standard error of the differences seed by seed."
+    )
+    return "\n".join([*lines, _wrapped(last)])
 
 
 def _without_usual_teacher(rows: dict) -> tuple[dict, str]:
