@@ -173,7 +173,7 @@ def table(done: list[dict]) -> str:
     lines = []
     for name, own in sorted(values.items(), key=lambda item: -statistics.mean(item[1].values())):
         gains = "; ".join(
-            f"{gain:+.1f} ± {error:.1f} over {control}"
+            f"{gain:+.1f} ± {error:.1f} over {control.split(', ')[0]}"
             for control, (gain, error) in gains_over_controls(values, name).items()
         )
         mean, sd = statistics.mean(own.values()), deviation(list(own.values()))
@@ -184,7 +184,8 @@ def table(done: list[dict]) -> str:
 def gains_over_controls(
     values: dict[str, dict[int, float]], name: str
 ) -> dict[str, tuple[float, float]]:
-    """The paired gain of a row over its controls: control → (mean, standard error), in points.
+    """The paired gain of a row over the rows that are its controls, with the same teacher and
+    mixing: name of the control's row → (mean, standard error), in points.
 
     `values` are accuracies by row and seed. The standard error is NaN with a single seed.
 
@@ -195,8 +196,9 @@ def gains_over_controls(
     recipe, teacher, mix = (*name.split(", "), "none", "none")[:3]
     found = {}
     for control in CONTROLS.get(recipe, ()):
-        if gained := gain(values[name], values.get(row_name(control, teacher, mix), {})):
-            found[control] = gained
+        row = row_name(control, teacher, mix)
+        if gained := gain(values[name], values.get(row, {})):
+            found[row] = gained
     return found
 
 

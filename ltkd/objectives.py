@@ -60,18 +60,17 @@ class Recipe:
         for field, choices in CHOICES.items():
             check_choice(f"{field} of a recipe", getattr(self, field), choices)
         changed = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
-        idle = [name for name in changed if name in OF_DECOUPLED]
-        if idle and "decoupled" not in (self.image, self.patch):
-            raise ValueError(
-                f"{', '.join(idle)} of a recipe would change nothing: set image or patch to "
-                "'decoupled', the loss that has it, or leave it out."
-            )
-        idle = [name for name in changed if name in OF_PATCHES]
-        if idle and self.patch is None:
-            raise ValueError(
-                f"{', '.join(idle)} of a recipe would change nothing: set patch, the loss whose "
-                f"patches are weighed, or leave it out."
-            )
+        decoupled = "decoupled" in (self.image, self.patch)
+        for names, present, missing in (
+            (OF_DECOUPLED, decoupled, "image or patch to 'decoupled', the loss that has it"),
+            (OF_PATCHES, self.patch, "patch, the loss whose patches are weighed"),
+        ):
+            idle = [name for name in changed if name in names]
+            if idle and not present:
+                raise ValueError(
+                    f"{', '.join(idle)} of a recipe would change nothing: set {missing}, "
+                    "or leave it out."
+                )
 
 
 _BOTH = Recipe("decoupled", "decoupled", "informativeness", image_weight=0.3, patch_weight=0.1)

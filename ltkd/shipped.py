@@ -200,10 +200,10 @@ def ablation_gains(experiment_name: str = ABLATED) -> str:
     if content is None:
         return "ablation: not shipped"
     values = {name: runs for name, runs in by_row(content["rows"]).items() if len(runs) > 1}
-    names = dict(zip(_without_usual_teacher(values)[0], values, strict=True))
+    short = dict(zip(values, _without_usual_teacher(values)[0], strict=True))
     gains = {
-        f"{short} over {control}": f"{gain:+.1f} ± {error:.1f}"
-        for short, name in names.items()
+        f"{short[name]} over {short[control]}": f"{gain:+.1f} ± {error:.1f}"
+        for name in values
         for control, (gain, error) in gains_over_controls(values, name).items()
         if error == error  # NaN: one seed in common
     }

@@ -139,8 +139,8 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "objectives": [
         ("other numbers of patches are compared", "if student.shape != teacher.shape:", "if False:"),
-        ("patch weights without patches", "if idle and self.patch is None:", "if False:"),
-        ("a field that changes nothing is taken", 'if idle and "decoupled" not in', 'if False and "decoupled" not in'),
+        ("patch weights without patches", "(OF_PATCHES, self.patch,", "(OF_PATCHES, True,"),
+        ("a field that changes nothing is taken", "(OF_DECOUPLED, decoupled,", "(OF_DECOUPLED, True,"),
         ("patch weights dropped", "(weights * value).mean()", "value.mean()"),
         ("the prior counts twice", "return teacher - self.bias if", "return teacher + self.bias if"),
         ("patch weights of the uncalibrated teacher", "F.softmax(teacher.detach() - self.bias, -1)", "F.softmax(teacher.detach(), -1)"),

@@ -62,7 +62,7 @@ def test_gains_are_paired_by_seed():
         "none, cutmix": {0: 49.0, 1: 50.0, 2: 54.0},
         "none": {0: 0.0, 1: 0.0, 2: 0.0},
     }
-    gain, error = gains_over_controls(values, "kd, a wider teacher, cutmix")["none"]
+    gain, error = gains_over_controls(values, "kd, a wider teacher, cutmix")["none, cutmix"]
     assert gain == pytest.approx(2.0)  # 1, 2 and 3
     assert error == pytest.approx(1 / math.sqrt(3))
     assert gains_over_controls(values, "none") == {}

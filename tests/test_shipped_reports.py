@@ -158,13 +158,17 @@ def test_the_ablation_is_drawn_with_error_bars(ablation):
 
 def test_what_rows_gain_over_their_controls(home):
     """By hand: differences 1 and 3, so 2 ± 1. A row with one seed has no error: it is left out."""
-    values = {"none": (40.0, 40.0), "kd, a wide teacher": (41.0, 43.0), "decoupled": (50.0,)}
+    values = {
+        "none": (40.0, 40.0), "kd, a wide teacher": (41.0, 43.0), "decoupled": (50.0,),
+        "none, cutmix": (40.0, 41.0), "kd, a wide teacher, cutmix": (43.0, 44.0),
+    }  # fmt: skip
     ship(home, [
         {"row": name, "seed": seed, "validation": {"all": value}}
         for name, runs in values.items() for seed, value in enumerate(runs)
     ])  # fmt: skip
-    first, *last = shipped.ablation_gains().splitlines()
-    assert first == "kd over none  +2.0 ± 1.0"
+    first, second, *last = shipped.ablation_gains().splitlines()
+    assert first.split() == ["kd", "over", "none", "+2.0", "±", "1.0"]
+    assert second == "kd, cutmix over none, cutmix  +3.0 ± 0.0"
     assert "the same teacher and pasting: mean ± standard error of the" in " ".join(last)
 
 
