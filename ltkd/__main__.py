@@ -187,25 +187,32 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(job: str, options: dict) -> int:
-    from .checkpoints import CheckpointError
-    from .notebooks import NotebookError
-    from .training import TrainingError, out_of_memory
-
     try:
         if job == "benchmark":
             benchmark(**options)
         else:
             name, chosen = options.pop("experiment"), {o: options.pop(o) for o in OPTIONS}
             JOBS[job](Experiment.choose(name, **chosen), options)
-    except (ValueError, OSError, DataError, CheckpointError, TrainingError, NotebookError) as error:
-        print(f"ltkd: {error}", file=sys.stderr)
-        return 1
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
+    except Exception as error:
+        if (sentence := _sentence(error)) is None:
             raise
-        print("ltkd: the memory is used up: choose a smaller image_size.", file=sys.stderr)
+        print(f"ltkd: {sentence}", file=sys.stderr)
         return 1
     return 0
+
+
+def _sentence(error: Exception) -> str | None:
+    """What to tell of an error that a user can mend; None for any other."""
+    if isinstance(error, ValueError | OSError | DataError):
+        return str(error)
+    from .checkpoints import CheckpointError  # here, because they import torch, which takes seconds
+    from .notebooks import NotebookError
+    from .training import TrainingError, out_of_memory
+
+    if isinstance(error, CheckpointError | TrainingError | NotebookError):
+        return str(error)
+    full = "the memory is used up: choose a smaller image_size."
+    return full if out_of_memory(error) else None
 
 
 if __name__ == "__main__":

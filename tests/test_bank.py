@@ -94,9 +94,9 @@ def test_another_teacher_has_another_folder(tmp_path):
     assert len(others | {bank_folder(tmp_path, first, {"seed": 0})}) == 3
 
 
-def test_a_student_learns_the_same_from_a_bank_of_all_epochs(digits, quick, monkeypatch):
+def test_a_student_learns_the_same_from_a_bank_of_all_epochs(digits, narrow, monkeypatch):
     """A bank as long as the training repeats nothing: only bfloat16 makes a difference."""
-    base = replace(quick, schedule=replace(quick.schedule, epochs=2))
+    base = replace(narrow, schedule=replace(narrow.schedule, epochs=2))
     histories = [
         runs.train(e, digits, "student")[1]["history"] for e in (base, replace(base, bank=2))
     ]
@@ -109,10 +109,10 @@ def test_a_student_learns_the_same_from_a_bank_of_all_epochs(digits, quick, monk
     assert np.load(files[0]).shape == (steps, base.schedule.batch_size, 16, 10)
 
 
-def test_augmentations_repeat_with_the_bank(digits, quick, monkeypatch):
+def test_augmentations_repeat_with_the_bank(digits, narrow, monkeypatch):
     seen, epochs = [], []
-    experiment = replace(quick, bank=2, schedule=replace(quick.schedule, epochs=4))
-    teacher = runs.train(quick, digits, "teacher")[0]
+    experiment = replace(narrow, bank=2, schedule=replace(narrow.schedule, epochs=4))
+    teacher = runs.train(narrow, digits, "teacher")[0]
     trainer = runs.trainer_for(experiment, digits, "student", teacher)
     objective = trainer.objective
 

@@ -21,6 +21,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from ltkd.datasets import build
+from ltkd.experiments import Experiment
+from ltkd.runs import train
+
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="the browser test needs playwright: pip install playwright"
 )
@@ -66,8 +70,10 @@ def prepared(folder: Path) -> tuple[Path, dict[str, str]]:
     (no_news / "notification.jupyterlab-settings").write_text(
         json.dumps({"fetchNews": "false", "checkForUpdates": False})
     )
-    command = [sys.executable, "-m", "ltkd", "student", "digits-lt", "--epochs", "2"]
-    subprocess.run(command, env=kept | own, check=True, timeout=300)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LTKD_HOME", own["LTKD_HOME"])
+        experiment = Experiment.choose("digits-lt", epochs=2)
+        train(experiment, build(experiment), "student")
     return folder, kept | own
 
 

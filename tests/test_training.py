@@ -184,8 +184,8 @@ def test_the_callers_random_numbers_stay_as_they_were(digits, state_file):
     assert torch.equal(torch.rand(5), expected)
 
 
-def test_the_loss_falls_and_every_term_is_logged(digits, state_file, quick):
-    experiment = replace(quick, schedule=replace(PLAIN, epochs=10))
+def test_the_loss_falls_and_every_term_is_logged(digits, state_file, narrow):
+    experiment = replace(narrow, schedule=replace(PLAIN, epochs=10))
     _, content = runs.train(experiment, digits, "teacher")
     history = content["history"]
     assert len(history) == 10
@@ -261,9 +261,9 @@ def test_the_first_epochs_see_small_images(digits, state_file):
 
 
 @pytest.mark.parametrize("role", ["teacher", "student"])
-def test_bfloat16(digits, quick, role, monkeypatch):
+def test_bfloat16(digits, narrow, role, monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
-    experiment = replace(quick, schedule=replace(PLAIN, epochs=1, precision="bf16"))
+    experiment = replace(narrow, schedule=replace(PLAIN, epochs=1, precision="bf16"))
     assert accelerator_for("bf16").mixed_precision == "bf16"
     network, content = runs.train(experiment, digits, role)
     assert {p.dtype for p in network.parameters()} == {torch.float32}

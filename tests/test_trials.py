@@ -22,26 +22,26 @@ class Tiny(nn.Module):
         return self.look(images / 255).flatten(2).transpose(1, 2)  # (B, 4, C)
 
 
-def test_nothing_is_saved(quick, digits, home):
-    network = trial(quick, digits)
+def test_nothing_is_saved(narrow, digits, home):
+    network = trial(narrow, digits)
     assert isinstance(network, ResNet) and not network.training
     assert not any(home.rglob("*.pth"))
 
 
-def test_a_trial_is_the_training_of_the_experiment(quick, digits):
-    mine, theirs = trial(quick, digits), train(quick, digits, "teacher")[0]
+def test_a_trial_is_the_training_of_the_experiment(narrow, digits):
+    mine, theirs = trial(narrow, digits), train(narrow, digits, "teacher")[0]
     assert all(torch.equal(v, theirs.state_dict()[n]) for n, v in mine.state_dict().items())
 
 
-def test_a_network_of_your_own(quick, digits, shorten):
+def test_a_network_of_your_own(narrow, digits, shorten):
     mine = Tiny(10)
     before = mine.look.weight.detach().clone()
-    found = trial(shorten(quick, 2), digits, network=mine)
+    found = trial(shorten(narrow, 2), digits, network=mine)
     assert found is mine and not torch.equal(mine.look.weight, before)
     assert predict(mine, digits.test.images[:3], patches=True).shape == (3, 4, 10)
 
 
-def test_a_term_of_your_own_is_added_and_learned(quick, digits, shorten):
+def test_a_term_of_your_own_is_added_and_learned(narrow, digits, shorten):
     """A term that wants all logits to be 0 makes them smaller."""
     seen = []
 
@@ -49,8 +49,8 @@ def test_a_term_of_your_own_is_added_and_learned(quick, digits, shorten):
         seen.append((len(batch.labels), tuple(patches.shape[1:])))
         return {"small": 2 * patches.square().mean()}
 
-    teacher = new_network(quick, digits, "teacher")
-    longer = shorten(quick, 3)
+    teacher = new_network(narrow, digits, "teacher")
+    longer = shorten(narrow, 3)
     plain = trial(longer, digits, teacher)
     shrunk = trial(longer, digits, teacher, extra=small)
     sizes = [abs(predict(n, digits.test.images[:50])).mean() for n in (plain, shrunk)]
@@ -58,22 +58,22 @@ def test_a_term_of_your_own_is_added_and_learned(quick, digits, shorten):
     assert seen and set(seen) == {(64, (16, 10))}
 
 
-def test_a_term_cannot_hide_another(quick, digits):
+def test_a_term_cannot_hide_another(narrow, digits):
     with pytest.raises(ValueError, match="has a term class already"):
-        trial(quick, digits, extra=lambda batch, patches: {"class": patches.mean()})
+        trial(narrow, digits, extra=lambda batch, patches: {"class": patches.mean()})
 
 
 @pytest.mark.parametrize("distillation", ["kd", "patch_informativeness"])
-def test_a_network_of_your_own_may_teach(quick, digits, distillation):
+def test_a_network_of_your_own_may_teach(narrow, digits, distillation):
     """It has no `grid`, and as many patches as it likes."""
     mine = Tiny(10)
     kept = mine.look.weight.detach().clone()
-    student = trial(replace(quick, distillation=distillation), digits, mine, network=Tiny(10))
+    student = trial(replace(narrow, distillation=distillation), digits, mine, network=Tiny(10))
     assert predict(student, digits.test.images[:2], patches=True).shape == (2, 4, 10)
     assert torch.equal(mine.look.weight, kept)
 
 
-def test_a_bank_is_not_shared_with_what_is_your_own(quick, digits, home):
-    experiment = replace(quick, bank=1, distillation="kd")
-    trial(experiment, digits, new_network(quick, digits, "teacher"), Tiny(10))
+def test_a_bank_is_not_shared_with_what_is_your_own(narrow, digits, home):
+    experiment = replace(narrow, bank=1, distillation="kd")
+    trial(experiment, digits, new_network(narrow, digits, "teacher"), Tiny(10))
     assert not list(home.rglob("teacher-outputs-*"))
