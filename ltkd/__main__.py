@@ -1,6 +1,8 @@
 """The jobs without a notebook: python -m ltkd JOB EXPERIMENT; see JOBS below."""
 
 import argparse
+import atexit
+import gc
 import io
 import signal
 import sys
@@ -216,4 +218,8 @@ def _sentence(error: Exception) -> str | None:
 
 
 if __name__ == "__main__":
+    # torch brings a million objects that stay. To look for garbage among them takes seconds while
+    # it is imported, and at the end. New objects are looked through as ever.
+    gc.set_threshold(700, 10, 1000)
+    atexit.register(gc.freeze)
     sys.exit(main())

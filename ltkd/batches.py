@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms import v2
 
 from .datasets import Split
 from .mapped import MappedImages
@@ -78,7 +77,9 @@ class Batches:
         for name in self.augment:
             images = AUGMENTATIONS[name](images)
         if scale != 1:
-            images = v2.functional.resize(images, [round(scale * images.shape[-1])] * 2)
+            from torchvision.transforms.v2.functional import resize  # takes seconds to import
+
+            images = resize(images, [round(scale * images.shape[-1])] * 2)
         return images
 
 
@@ -165,7 +166,9 @@ def autoaugment(images: Tensor, chunk: int = 16) -> Tensor:
 
     torchvision draws once per call, so images that are far apart in the epoch share a draw.
     """
-    policy = v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10)
+    from torchvision.transforms.v2 import AutoAugment, AutoAugmentPolicy  # takes seconds to import
+
+    policy = AutoAugment(AutoAugmentPolicy.CIFAR10)
     augmented = torch.empty_like(images)
     calls = -(-len(images) // chunk)
     for start in range(calls):

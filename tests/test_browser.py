@@ -248,7 +248,7 @@ def test_the_panel_as_a_page_without_code_in_two_tabs(place, browser, files):
             page.locator(".ltkd-panel").wait_for(timeout=START * 1000)
         for page in first, second:
             check_predefined(page, page.locator(".ltkd-panel"))
-            check_uploads(page, page.locator(".ltkd-panel"), files)
+        check_uploads(first, first.locator(".ltkd-panel"), files)
         first.screenshot(path=SCREENSHOTS / "voila-light.png", full_page=True)
         second.screenshot(path=SCREENSHOTS / "voila-dark.png", full_page=True)
         text = second.inner_text("body")
