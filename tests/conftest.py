@@ -1,5 +1,6 @@
 """What all tests share: a home that is not the repository, small data, small files."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -33,6 +34,7 @@ def pytest_configure(config):
     if hasattr(config, "workerinput"):  # one of two processes: a kernel takes one core, too
         os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)  # small networks gain nothing from more, and lose on a busy machine
+    gc.set_threshold(700, 10, 1000)  # as in ltkd.__main__: what is imported stays
 
 
 def _take_fresh_models(home: Path) -> None:

@@ -55,7 +55,7 @@ def first_losses(trainer: runs.Trainer, steps: int = 3) -> list[dict[str, float]
 def experiment_with(changes: dict) -> Experiment:
     base = Experiment.choose("digits-lt", epochs=1)
     plan = replace(base.schedule, batch_size=32, **changes.pop("schedule", {}))
-    return replace(base, schedule=plan, width=8, teacher_width=8, **changes)  # for speed
+    return replace(base, schedule=plan, width=4, teacher_width=4, **changes)  # for speed
 
 
 def main(file: str) -> None:

@@ -116,14 +116,14 @@ def test_every_named_experiment_is_a_row():
     assert default_row(replace(Experiment.named("cifar10-lt"), teacher_loss="focal")) is None
 
 
-def test_it_trains_what_is_missing_and_keeps_the_rest(digits, quick, home, monkeypatch, capsys):
+def test_it_trains_what_is_missing_and_keeps_the_rest(digits, narrow, home, monkeypatch, capsys):
     trained, train = [], module.train
     monkeypatch.setattr(module, "build", lambda experiment: digits)
     monkeypatch.setattr(module, "train", lambda e, d, r: trained.append(e) or train(e, d, r))
     pattern = "none*t*[xs]"  # none, cutmix · none, tail_cutmix · none, tail_patches
-    first = ablation(quick, seeds=1, patterns=[pattern])
+    first = ablation(narrow, seeds=1, patterns=[pattern])
     assert [e.student_mix for e in trained] == ["cutmix", "tail_cutmix", "tail_patches"]
-    file = quick.model_folder / "ablation.json"
+    file = narrow.model_folder / "ablation.json"
     content = json.loads(file.read_text())
     assert content["rows"] == first
     assert first[0]["machine"]["device"] and first[0]["versions"]["torch"]  # of every row its own
@@ -131,7 +131,7 @@ def test_it_trains_what_is_missing_and_keeps_the_rest(digits, quick, home, monke
     content["rows"].pop(1)
     file.write_text(json.dumps(content))
     trained.clear()
-    again = ablation(quick, seeds=1, patterns=[pattern])
+    again = ablation(narrow, seeds=1, patterns=[pattern])
     assert [e.student_mix for e in trained] == ["tail_cutmix"]
     assert {row["row"] for row in again} == {row["row"] for row in first}
     assert "none, cutmix" in capsys.readouterr().out
