@@ -123,8 +123,18 @@ CLASS_LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 
 
 def _losses(name: str, logits: Tensor, parts: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """The losses of every part's labels (B,) with its counts (C,), one after the other."""
-    return torch.cat([CLASS_LOSSES[name](logits, labels, counts) for labels, counts in parts])
+    """The losses of every part's labels (B,) with its counts (C,), one after the other.
+
+    Raises ValueError where a loss, which may be one of your own, is not one number an image.
+    """
+    found = [CLASS_LOSSES[name](logits, labels, counts) for labels, counts in parts]
+    for losses in found:
+        if losses.shape != logits.shape[:1]:
+            raise ValueError(
+                f"The class loss {name!r} gives a tensor of shape {tuple(losses.shape)} for "
+                f"{len(logits)} images: it must give one loss an image, and no mean over them."
+            )
+    return torch.cat(found)
 
 
 class ClassLoss:

@@ -37,8 +37,8 @@ def trial(
         teacher only where the recipe distils patches
     extra : your own loss terms, of a batch and the network's patch logits (B, P, C)
 
-    Raises ValueError for an unknown loss or recipe and for a term whose name is taken,
-    TrainingError where the loss is no number.
+    Raises ValueError for an unknown loss or recipe, for a network or a term that gives something
+    else, and for a term whose name is taken; TrainingError where the loss is no number.
 
     >>> term = lambda batch, patches: {"small logits": 0.01 * patches.square().mean()}
     >>> network = trial(experiment, data, teacher, extra=term)  # doctest: +SKIP
@@ -48,8 +48,7 @@ def trial(
         experiment = replace(experiment, bank=0)
     before = torch.device("cpu") if teacher is None else next(teacher.parameters()).device
     trainer = trainer_for(experiment, data, role, teacher, network)
-    if extra is not None:
-        trainer.objective = _with_terms(trainer.objective, extra)
+    trainer.objective = _with_terms(trainer.objective, len(data.class_names), extra)
     with tempfile.TemporaryDirectory() as folder:
         trainer.state_file = Path(folder) / "state.pth"
         trainer.fit()
@@ -58,9 +57,14 @@ def trial(
     return trainer.plain.eval().cpu()
 
 
-def _with_terms(usual: Objective, extra: Extra) -> Objective:
+def _with_terms(usual: Objective, classes: int, extra: Extra | None) -> Objective:
+    """The usual terms and your own, each told in one sentence what is wrong with what it gives."""
+
     def objective(batch: Batch, patches: Tensor, step: Step) -> dict[str, Tensor]:
-        terms, own = usual(batch, patches, step), extra(batch, patches.float())
+        _check_patches(patches, len(batch.labels), classes)
+        terms = usual(batch, patches, step)
+        own = {} if extra is None else extra(batch, patches.float())
+        _check_terms(own)
         if taken := terms.keys() & own.keys():
             raise ValueError(
                 f"The loss has a term {', '.join(taken)} already: give yours another name."
@@ -68,3 +72,29 @@ def _with_terms(usual: Objective, extra: Extra) -> Objective:
         return terms | own
 
     return objective
+
+
+def _check_patches(patches: object, images: int, classes: int) -> None:
+    shape = tuple(patches.shape) if isinstance(patches, Tensor) else ()
+    if len(shape) != 3 or (shape[0], shape[2]) != (images, classes):
+        raise ValueError(
+            f"The network gives {_spoken(patches)} for {images} images of {classes} classes: it "
+            f"must give patch logits ({images}, P, {classes}), with P = 1 if it sees no patches."
+        )
+
+
+def _check_terms(own: object) -> None:
+    if not isinstance(own, dict):
+        raise ValueError(f"`extra` gives {_spoken(own)}: it must give a dict, name → loss term.")
+    for name, term in own.items():
+        if not isinstance(term, Tensor) or term.ndim:
+            raise ValueError(
+                f"Your loss term {name!r} is {_spoken(term)}: it must be a tensor with one number "
+                f"and no dimensions, as a mean over the batch is."
+            )
+
+
+def _spoken(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    return f"a value of type {type(value).__name__}"

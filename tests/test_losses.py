@@ -1,6 +1,7 @@
 """Class losses against hand values and against the papers' formulas in float64."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -269,6 +270,24 @@ def test_unknown_class_loss(names):
 def test_a_class_without_training_images_is_refused():
     with pytest.raises(ValueError, match="Every class needs a training image"):
         ClassLoss("class_balanced", torch.tensor([10, 0]))
+
+
+@pytest.mark.parametrize(
+    "mine, shape",
+    [
+        (lambda z, y, n: losses.cross_entropy(z, y).mean(), "()"),
+        (lambda z, y, n: losses.cross_entropy(z, y)[:, None], "(8, 1)"),
+        (lambda z, y, n: losses.log_prior(n), "(4,)"),
+    ],
+)
+def test_a_loss_of_your_own_that_is_not_one_number_an_image_is_told(
+    batch, monkeypatch, mine, shape
+):
+    monkeypatch.setitem(CLASS_LOSSES, "mine", mine)
+    with pytest.raises(
+        ValueError, match=re.escape(f"'mine' gives a tensor of shape {shape} for 8")
+    ):
+        ClassLoss("mine", COUNTS)(*batch)
 
 
 def test_a_prior_in_half_precision():

@@ -1,5 +1,6 @@
 """Extensions that touch no file of ltkd: a loss term, a network, nothing saved."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -61,6 +62,38 @@ def test_a_term_of_your_own_is_added_and_learned(narrow, digits, shorten):
 def test_a_term_cannot_hide_another(narrow, digits):
     with pytest.raises(ValueError, match="has a term class already"):
         trial(narrow, digits, extra=lambda batch, patches: {"class": patches.mean()})
+
+
+@pytest.mark.parametrize(
+    "extra, said",
+    [
+        (lambda batch, patches: patches.mean(), "a tensor of shape (): it must give a dict"),
+        (lambda batch, patches: {"mine": patches.mean((1, 2))}, "a tensor of shape (64,)"),
+        (lambda batch, patches: {"mine": patches.mean()[None]}, "a tensor of shape (1,)"),
+        (lambda batch, patches: {"mine": 0.0}, "a value of type float"),
+    ],
+)
+def test_a_term_that_is_not_one_number_is_told(narrow, digits, extra, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        trial(narrow, digits, extra=extra)
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (lambda patches: patches.mean(1), "a tensor of shape (64, 10) for 64 images"),
+        (lambda patches: patches[..., :7], "a tensor of shape (64, 4, 7)"),
+        (lambda patches: patches[1:], "a tensor of shape (63, 4, 10)"),
+        (lambda patches: (patches, patches), "a value of type tuple"),
+    ],
+)
+def test_a_network_that_gives_no_patch_logits_is_told(narrow, digits, change, said):
+    class Odd(Tiny):
+        def forward(self, images):
+            return change(super().forward(images))
+
+    with pytest.raises(ValueError, match=re.escape(said) + r".*patch logits \(64, P, 10\)"):
+        trial(narrow, digits, network=Odd(10))
 
 
 @pytest.mark.parametrize("distillation", ["kd", "patch_informativeness"])
