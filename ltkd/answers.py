@@ -214,10 +214,10 @@ def table(rows: list[tuple[str, ...]]) -> str:
     head = "".join(f"<th>{name}</th>" for name in COLUMNS)
     body = "".join(f"<tr>{''.join(f'<td>{escape(v)}</td>' for v in row)}</tr>" for row in rows)
     content = base64.b64encode(csv_text(rows).encode("utf-8-sig")).decode()
+    link = f"<a download='ltkd-results.csv' href='data:text/csv;base64,{content}'>"
     return (
-        f"<h3>All {len(rows)} uploaded files</h3><table><thead><tr>{head}</tr></thead><tbody>{body}"
-        f"</tbody></table><a download='ltkd-results.csv' href='data:text/csv;base64,{content}'>"
-        f"Download the table (CSV)</a>"
+        f"<h3>All {len(rows)} uploaded files</h3><table class='ltkd-files'><thead><tr>{head}</tr>"
+        f"</thead><tbody>{body}</tbody></table>{link}Download the table (CSV)</a>"
     )
 
 
