@@ -66,7 +66,7 @@ def rows(experiment: Experiment, *patterns: str) -> dict[str, dict]:
     for (teacher, fields), recipe, mix in product(own.items(), RECIPES, MIXES):
         if mix != "none" and recipe not in MIXED:
             continue
-        taught = {} if recipe == "none" else fields  # the experiment's usual teacher, never asked
+        taught = fields if _asks(recipe, mix) else {}  # the experiment's usual teacher
         name = row_name(recipe, teacher, mix)
         table.setdefault(name, taught | {"distillation": recipe, "student_mix": mix})
     return {
@@ -76,13 +76,18 @@ def rows(experiment: Experiment, *patterns: str) -> dict[str, dict]:
     }
 
 
+def _asks(recipe: str, mix: str) -> bool:
+    """Whether the teacher makes a difference: by what it teaches, or by what it has pasted."""
+    return recipe != "none" or mix == "tail_patches"
+
+
 def row_name(recipe: str, teacher: str, mix: str) -> str:
-    """What differs in a row; without distillation the teacher makes no difference.
+    """What differs in a row; the teacher only where it is asked.
 
     >>> row_name("kd", "a wider teacher", "none"), row_name("none", "a wider teacher", "cutmix")
     ('kd, a wider teacher', 'none, cutmix')
     """
-    words = [recipe, teacher if recipe != "none" else "", mix if mix != "none" else ""]
+    words = [recipe, teacher if _asks(recipe, mix) else "", mix if mix != "none" else ""]
     return ", ".join(word for word in words if word)
 
 

@@ -1,6 +1,7 @@
 """torchvision's classification networks, by name, as networks that classify every patch."""
 
 import difflib
+import re
 import warnings
 from itertools import takewhile
 from pathlib import Path
@@ -18,6 +19,7 @@ from .networks import PatchNetwork
 
 HEADS = ("avgpool", "dropout", "fc", "flatten", "head", "classifier")
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and standard deviation
+HALF = (0.5,) * 3, (0.5,) * 3
 
 
 class Backbone(PatchNetwork):
@@ -136,7 +138,7 @@ def backbone_for(
     """
     stride = 1 if image_size < 48 else 2 if image_size < 112 else 4
     if weights:
-        settings |= {"mean": IMAGENET[0], "std": IMAGENET[1]}
+        settings |= dict(zip(("mean", "std"), normalisation(backbone), strict=True))
         stride = 4  # the stem that the weights belong to
     network = Backbone(classes, backbone, stride, **settings)
     for side in sorted({image_size, smallest or image_size}, reverse=True):
@@ -160,11 +162,12 @@ def imagenet_weights(name: str) -> dict[str, Tensor]:
 
     Raises OSError with one sentence where they are not here and cannot be had.
     """
-    weights = torchvision.models.get_model_weights(name).DEFAULT
+    weights = _weights(name)
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     file = folder / Path(weights.url).name
     try:
-        return weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
+        state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
+        return {_present_name(key): value for key, value in state.items()}
     except Exception as error:  # no network, no room, a damaged file: many kinds
         reason = str(error).partition("\n")[0] or type(error).__name__
         if file.exists():
@@ -176,6 +179,29 @@ def imagenet_weights(name: str) -> dict[str, Tensor]:
             f"{weights.url} where there is a network and put it in {shown(folder)}, or train from "
             f"scratch, without --weights."
         ) from error
+
+
+def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of the images that the ImageNet weights were trained on.
+
+    >>> normalisation("googlenet")
+    ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    """
+    if name in ("googlenet", "inception_v3"):  # torchvision's forward takes ImageNet's out again
+        return HALF
+    preset = _weights(name).transforms()
+    return tuple(preset.mean), tuple(preset.std)
+
+
+def _weights(name: str) -> Any:
+    """torchvision's usual ImageNet weights; for vit_h_14 those of 224 pixels, as its network is."""
+    known = torchvision.models.get_model_weights(name)
+    return known.IMAGENET1K_SWAG_LINEAR_V1 if name == "vit_h_14" else known.DEFAULT
+
+
+def _present_name(key: str) -> str:
+    """The files of DenseNet are older than the names of its layers."""
+    return re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d)\.", r"\1\2.", key)
 
 
 def _model(name: str) -> nn.Module:

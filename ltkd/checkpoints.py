@@ -1,6 +1,5 @@
 """Model files that say what they are, and their safe loading."""
 
-import errno
 import platform
 import zipfile
 from pathlib import Path
@@ -10,7 +9,7 @@ import torch
 from . import __version__
 from .datasets import LongTailedData
 from .experiments import Experiment
-from .files import passing, write_atomically
+from .files import unread, write_atomically
 from .longtail import GROUPS
 from .networks import PatchNetwork, ResNet
 from .options import LARGEST_IMAGE
@@ -76,13 +75,16 @@ def write_checkpoint(path: Path, content: dict) -> None:
 
 
 def halved(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The weights in float16; vectors (biases, BatchNorm's, means) are few and stay as they are.
+    """The weights in float16; vectors (biases, BatchNorm's, means) are few and stay as they are, as
+    do tables of whole numbers (MaxViT's relative positions).
 
     >>> halved({"weight": torch.ones(2, 2), "bias": torch.ones(2)})["weight"].dtype
     torch.float16
     """
     return {
-        name: value.half() if value.numel() > max(value.shape, default=1) else value
+        name: value.half()
+        if value.is_floating_point() and value.numel() > max(value.shape, default=1)
+        else value
         for name, value in weights.items()
     }
 
@@ -205,7 +207,7 @@ def _read(path: Path) -> dict:
                     raise ValueError("compressed")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle or refused content: torch raises many kinds
-        if passing(error) or getattr(error, "errno", None) == errno.EACCES:
+        if unread(error):
             raise UnreadError(f"{path} cannot be read now ({error}): fix that first.") from error
         raise CheckpointError(
             f"{path} is damaged or is no model file of ltkd: delete it and train again."

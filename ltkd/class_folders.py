@@ -124,7 +124,7 @@ def other_files(path: Path) -> Counter[str]:
     found: Counter[str] = Counter()
     if not path.is_dir():
         return found
-    linked = _linked(path)
+    linked, places = _linked(path), [path, *split_folders(path).values()]
     for file in chain.from_iterable(map(_everything, (path, *linked))):
         if not os.path.exists(file):
             found["dangling links"] += 1
@@ -134,7 +134,7 @@ def other_files(path: Path) -> Counter[str]:
             found["links to folders"] += 1
         elif file.suffix.lower() not in SUFFIXES:
             found[printable(file.suffix.lower()) or "without suffix"] += 1
-        elif file.parent == path:
+        elif file.parent in places:
             found["beside the class folders"] += 1
     return found
 

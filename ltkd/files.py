@@ -159,6 +159,15 @@ def passing(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or getattr(error, "errno", None) in PASSING
 
 
+def unread(error: BaseException) -> bool:
+    """Whether a file that could not be read may be sound: nothing may be written over it.
+
+    >>> unread(PermissionError(errno.EACCES, "")), unread(ValueError("no zip file"))
+    (True, False)
+    """
+    return passing(error) or getattr(error, "errno", None) == errno.EACCES
+
+
 def printable(text: object) -> str:
     """The text with what no line of a screen can show replaced: file names may hold any bytes.
 

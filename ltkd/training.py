@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from . import processes
 from .batches import Batches
 from .compiling import compiled
-from .files import progress, write_atomically
+from .files import progress, unread, write_atomically
 from .mixing import Batch
 from .optimizers import computes_in_bfloat16, optimizer_for
 from .schedules import SMALL, Schedule
@@ -162,9 +162,17 @@ class Trainer:
                 self.history.append(terms)
                 self._save()
         if self.averaged is not None:
-            self.plain.load_state_dict(self.averaged.module.state_dict())
+            self._take_average()
         self.plain = self.accelerator.unwrap_model(self.plain, keep_fp32_wrapper=False)
         return self.history
+
+    def _take_average(self) -> None:
+        """Give the network the averaged weights; whole numbers, tables of places, have no mean."""
+        assert self.averaged is not None
+        average, own = self.averaged.module.state_dict(), self.plain.state_dict()
+        self.plain.load_state_dict(
+            {name: average[name] if v.is_floating_point() else v for name, v in own.items()}
+        )
 
     def _epoch(self, epoch: int) -> dict[str, float]:
         seed_epoch(self.seed, self.role, epoch % self.repeat)
@@ -234,6 +242,11 @@ class Trainer:
                 part.load_state_dict(state[name])
             self.history, self.seconds = state["history"], state["seconds"]
         except Exception as error:  # whatever is wrong with it, training can start anew
+            if unread(error):
+                raise TrainingError(
+                    f"{self.state_file} cannot be read now ({error}): fix that first, or delete it "
+                    f"to train anew."
+                ) from error
             for name, part in parts.items():
                 part.load_state_dict(fresh[name])
             reason = str(error).partition("\n")[0]

@@ -62,6 +62,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("the rows of a deleted map are kept", "            self.given = 0\n            return {}", "            return {}"),
     ],
     "class_folders": [
+        ("files beside the classes of a part are passed over", "[path, *split_folders(path).values()]", "[path]"),
         ("a class may lie in another", "if outer is not None:", "if False:"),
         ("hidden files count as images", 'return name.startswith(".") or name == "__MACOSX"', "return False"),
         ("linked class folders are not looked at", "(*parts, *_linked(folder))", "parts"),
@@ -94,6 +95,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("no stride in the shortcut's place", "x = x[:, :, :: self.stride, :: self.stride]", "x = F.max_pool2d(x, self.stride)"),
     ],
     "losses": [
+        ("a mean passes for the losses of images", "if losses.shape != logits.shape[:1]:", "if False:"),
         ("the prior of pasted labels forgotten", "parts.append((pasted_labels, self.pasted_counts))", "parts.append((pasted_labels, self.counts))"),
         ("the prior is taken away", "logits + tau * log_prior", "logits - tau * log_prior"),
         ("margins help the true class", "logits - scale * lowered", "logits + scale * lowered"),
@@ -179,7 +181,9 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("every epoch has the same random numbers", "epoch % self.repeat)", "0)"),
         ("gradients pile up", "            self.optimizer.zero_grad()\n", ""),
         ("the learning rate stays", "            self.scheduler.step()\n", ""),
-        ("the averaged weights are thrown away", "self.plain.load_state_dict(self.averaged.module.state_dict())", "pass"),
+        ("the averaged weights are thrown away", "self._take_average()", "pass"),
+        ("tables of whole numbers are averaged", "average[name] if v.is_floating_point() else v", "average[name]"),
+        ("a state that cannot be read now is written over", "            if unread(error):", "            if False:"),
         ("the optimiser starts anew after a resume", '{"network": self.plain, "optimizer": self.optimizer, "scheduler"', '{"network": self.plain, "scheduler"'),
         ("another experiment's state is taken up", 'if state["identity"] != self.identity:', "if False:"),
         ("trained in evaluation mode", "        self.plain.train()\n", "        self.plain.eval()\n"),
@@ -212,6 +216,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("the mean over classes called all", "float(100 * accuracy_score(labels, predicted))", "float(recalls[present].mean())"),
     ],
     "checkpoints": [
+        ("tables of whole numbers are halved", "if value.is_floating_point() and value.numel()", "if value.numel()"),
         ("code in a model file is executed", '"cpu", weights_only=True', '"cpu", weights_only=False'),
         ("a later version is read", "version > VERSION", "version > VERSION + 1"),
         ("loaded in training mode", "return network.eval(), content", "return network.train(), content"),
@@ -221,7 +226,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("a small file shows a number a billion times", '        _check_size(content["weights"], path)\n', ""),
         ("a bomb is unpacked", "if any(member.compress_type for", "if any(False for"),
         ("weights of another type are accepted", "(weights[name].shape, weights[name].dtype) != (value.shape, value.dtype)", "weights[name].shape != value.shape"),
-        ("a file that cannot be read now counts as damaged", "if passing(error) or getattr(error, \"errno\", None) == errno.EACCES:", "if False:"),
+        ("a file that cannot be read now counts as damaged", "        if unread(error):", "        if False:"),
     ],
     "calibration": [
         ("test images tell the temperature", "predict(network, data.validation.images)\n    found = temperature(logits, data.validation.labels)", "predict(network, data.test.images)\n    found = temperature(logits, data.test.labels)"),
@@ -265,6 +270,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("looking at the networks draws random numbers", "with torch.random.fork_rng(devices=[]), torch.inference_mode():", "with torch.inference_mode():"),
     ],
     "ablation": [
+        ("a control is pasted by another teacher", 'or mix == "tail_patches"', "or False"),
         ("two tables at once lose rows", "for r in others if", "for r in [] if"),
         ("a wider teacher is as wide", "2 * experiment.teacher_width", "experiment.teacher_width"),
         ("rows of other images count", " if same_images(row, data)]", "]"),
@@ -285,6 +291,15 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("half a file is left behind", "            Path(temporary).unlink(missing_ok=True)\n", ""),
         ("written in place", "dir=path.parent, prefix=", "prefix="),
         ("leftovers stay", "            part.unlink()\n", "            pass\n"),
+    ],
+    "trials": [
+        ("a network of other classes passes", "(shape[0], shape[2]) != (images, classes)", "False"),
+        ("a term with dimensions passes", "or term.ndim:", "or False:"),
+    ],
+    "backbones": [
+        ("the old names of DenseNet's layers", 'r"\\1\\2."', 'r"\\1.\\2."'),
+        ("the usual weights of vit_h_14", 'if name == "vit_h_14" else', "if False else"),
+        ("weights that undo ImageNet's normalisation", 'if name in ("googlenet", "inception_v3"):', "if False:"),
     ],
     "images": [
         ("pictures lie on their side", "picture if turn is None else picture.transpose(turn)", "picture"),

@@ -34,7 +34,8 @@ def test_every_recipe_stands_with_every_teacher_and_four_with_every_mixing():
         assert {row_name(recipe, teacher, "none") for teacher in teachers} <= set(names)
     for mix in MIXES:
         assert {row_name(recipe, teachers[0], mix) for recipe in module.MIXED} <= set(names)
-    assert sum(name.startswith("none") for name in names) == len(MIXES)  # no teacher in them
+    untaught = [name for name in names if name.startswith("none") and "teacher" not in name]
+    assert len(untaught) == len(MIXES) - 1  # all but tail_patches, which asks the teacher
     assert names["none"] == {"distillation": "none", "student_mix": "none"}  # the usual one
     students = {name: fields for name, fields in names.items() if not name.startswith(module.ALONE)}
     assert len(names) == len(students) + len(teachers)
@@ -108,6 +109,18 @@ def test_the_lead_is_paired_and_by_group():
     assert lead(done, "dkd, x") == lead(done, None) == []
 
 
+def test_a_control_pasted_by_a_teacher_has_the_same_teacher():
+    """`tail_patches` asks the teacher which patches to paste, even where nothing is distilled."""
+    experiment = Experiment.named("cifar100-lt")
+    taught = rows(experiment, "none, a wider teacher, tail_patches")
+    assert [fields["teacher_width"] for fields in taught.values()] == [32]
+    assert list(rows(experiment, "none, *tail_cutmix")) == ["none, tail_cutmix"]
+    names = rows(experiment, "kd, *tail_patches", "none, *tail_patches")
+    values = {name: {0: 40.0} for name in names}
+    gains = gains_over_controls(values, "kd, a wider teacher, tail_patches")
+    assert list(gains) == ["none, a wider teacher, tail_patches"]
+
+
 def test_every_named_experiment_is_a_row():
     assert default_row(Experiment.named("cifar100-lt")) == "kd, a Balanced Softmax teacher"
     assert default_row(replace(Experiment.named("digits-lt"), seed=3)) == (
@@ -120,8 +133,8 @@ def test_it_trains_what_is_missing_and_keeps_the_rest(digits, narrow, home, monk
     trained, train = [], module.train
     monkeypatch.setattr(module, "build", lambda experiment: digits)
     monkeypatch.setattr(module, "train", lambda e, d, r: trained.append(e) or train(e, d, r))
-    pattern = "none*t*[xs]"  # none, cutmix · none, tail_cutmix · none, tail_patches
-    first = ablation(narrow, seeds=1, patterns=[pattern])
+    patterns = ["none, *cutmix", "none, a cross-entropy teacher, tail_patches"]
+    first = ablation(narrow, seeds=1, patterns=patterns)
     assert [e.student_mix for e in trained] == ["cutmix", "tail_cutmix", "tail_patches"]
     file = narrow.model_folder / "ablation.json"
     content = json.loads(file.read_text())
@@ -131,7 +144,7 @@ def test_it_trains_what_is_missing_and_keeps_the_rest(digits, narrow, home, monk
     content["rows"].pop(1)
     file.write_text(json.dumps(content))
     trained.clear()
-    again = ablation(narrow, seeds=1, patterns=[pattern])
+    again = ablation(narrow, seeds=1, patterns=patterns)
     assert [e.student_mix for e in trained] == ["tail_cutmix"]
     assert {row["row"] for row in again} == {row["row"] for row in first}
     assert "none, cutmix" in capsys.readouterr().out

@@ -1,6 +1,8 @@
 """torchvision's networks, patch by patch: the identity, sizes, weights, learning rates."""
 
+import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -202,6 +204,43 @@ def test_weights_from_a_file(hub):
     (hub / "resnet18-f37072fd.pth").write_bytes(b"half a file")
     with pytest.raises(OSError, match=r"resnet18-f37072fd.pth are damaged .*: delete that file"):
         backbone_for("resnet18", 7, 64, "imagenet")
+
+
+def test_weights_of_densenet_are_known_by_their_old_names(hub):
+    hub.mkdir(parents=True)
+    torch.manual_seed(5)
+    original = torchvision.models.densenet121().eval()
+    old = re.compile(r"(denselayer\d+\.(?:norm|conv))(\d)\.")  # norm1.weight was norm.1.weight
+    state = {old.sub(r"\1.\2.", key): value for key, value in original.state_dict().items()}
+    assert "features.denseblock1.denselayer1.norm.1.weight" in state
+    torch.save(state, hub / "densenet121-a639ec97.pth")
+    network = backbone_for("densenet121", 7, 64, "imagenet").eval()
+    with torch.no_grad():
+        x = (pictures() - network.mean) / network.std
+        found, expected = network.blocks(x), original.features(x).relu()
+    assert torch.allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["GoogLeNet", "Inception3"])
+def test_the_weights_that_take_imagenets_normalisation_out_again(kind):
+    images = pictures() / 255
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in backbones.IMAGENET)
+    network = SimpleNamespace(transform_input=True)  # as it is with torchvision's weights
+    expected = getattr(torchvision.models, kind)._transform_input(network, (images - mean) / std)
+    name = {"GoogLeNet": "googlenet", "Inception3": "inception_v3"}[kind]
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in backbones.normalisation(name))
+    assert torch.allclose((images - mean) / std, expected, atol=1e-5)
+
+
+def test_the_normalisation_is_that_of_the_weights():
+    assert backbones.normalisation("efficientnet_v2_l") == backbones.HALF
+    assert backbones.normalisation("vit_b_16") == backbones.IMAGENET
+
+
+def test_the_weights_fit_the_networks_positions():
+    """The usual weights of vit_h_14 are for images of 518 pixels: they have other positions."""
+    for name in ("vit_h_14", "vit_b_16"):
+        assert backbones._weights(name).meta["min_size"] == (224, 224)
 
 
 def test_the_small_resnet_has_no_weights():

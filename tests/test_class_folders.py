@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ltkd import datasets
-from ltkd.class_folders import DataError
+from ltkd.class_folders import DataError, other_files
 from ltkd.datasets import build
 from ltkd.experiments import Experiment
 from ltkd.folders import advice, counts, left_out
@@ -269,6 +269,14 @@ def test_where_nothing_is_merged_it_is_said(tmp_path, write_classes, below, caps
     assert build(experiment).class_names == ["ant", "bee", "wasp"]
     said = f"Fewer than two classes have fewer than {below} images: nothing is merged."
     assert said in capsys.readouterr().out
+
+
+def test_files_beside_the_classes_of_a_part_are_counted(tmp_path, write_classes):
+    for part in ("train", "Test"):
+        files = write_classes(tmp_path / part, {"ant": 2, "bee": 2})
+        for place in (tmp_path, tmp_path / part):
+            (place / f"{part} stray.png").write_bytes(files[0].read_bytes())
+    assert other_files(tmp_path) == {"beside the class folders": 4}
 
 
 def test_files_beside_the_classes_are_no_change(tmp_path, write_classes, capsys):

@@ -3,7 +3,7 @@
 import torch
 
 from ltkd import halving
-from ltkd.checkpoints import load_checkpoint
+from ltkd.checkpoints import halved, load_checkpoint
 from ltkd.evaluation import evaluate_network
 from ltkd.experiments import ROLES
 from ltkd.runs import results
@@ -37,6 +37,13 @@ def test_weights_are_halved_and_load_as_float32(trained, digits, capsys):
             assert content["metrics"][split]["all"] == found["all"]
         assert content["metrics"]["seconds"] > 0  # the rest is kept
         assert abs(changes[role]) <= halving.TOLERANCE
+
+
+def test_tables_of_whole_numbers_stay_as_they_are():
+    """MaxViT keeps the relative positions of patches in such a table."""
+    places = torch.tensor([[0, 70_000], [1, 2]])
+    assert torch.equal(halved({"places": places})["places"], places)
+    assert halved({"places": places})["places"].dtype == torch.int64
 
 
 def test_results_name_the_job(trained, digits):

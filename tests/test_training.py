@@ -1,6 +1,7 @@
 """The loop: the same weights bit for bit, interrupted or not, and what happens when it fails."""
 
 import copy
+import errno
 import itertools
 import math
 from dataclasses import replace
@@ -41,12 +42,14 @@ class Interrupter:
         return {"class": loss}
 
 
-def trainer(data: LongTailedData, state_file, objective=None, schedule=PLAIN, **options) -> Trainer:
+def trainer(
+    data: LongTailedData, state_file, objective=None, schedule=PLAIN, kind=ResNet, **options
+) -> Trainer:
     torch.manual_seed(1)
     mixing = Mixing("cutmix" if schedule is EVERYTHING else "none")
     batches = Batches(data.train, schedule.batch_size, schedule.augment, mixing)
     identity = options.pop("identity", {"experiment": {"seed": 0}})
-    network = ResNet(10, depth=8, width=8)
+    network = kind(10, depth=8, width=8)
     accelerator = accelerator_for(schedule.precision)
     objective = objective or Interrupter()
     return Trainer(
@@ -152,6 +155,19 @@ def damage(state_file, kind: str) -> None:
         torch.save(state, state_file)
 
 
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "no"), PermissionError(errno.EACCES, "no")])
+def test_a_state_that_cannot_be_read_now_is_kept(digits, state_file, monkeypatch, error):
+    def stopped(*arguments, **options):
+        raise error
+
+    interrupted_state(digits, state_file)
+    before = state_file.read_bytes()
+    with monkeypatch.context() as patched, pytest.raises(TrainingError, match="cannot be read now"):
+        patched.setattr(training.torch, "load", stopped)
+        trainer(digits, state_file).fit()
+    assert state_file.read_bytes() == before
+
+
 @pytest.mark.parametrize("kind", ["truncated", "text", "a part missing"])
 def test_a_damaged_state_starts_anew(digits, state_file, at_one_go, kind, capsys):
     weights, history = at_one_go()
@@ -233,6 +249,21 @@ def test_the_average_is_that_of_the_formula(digits, state_file):
     for name in names:
         assert torch.allclose(averaged.plain.state_dict()[name], expected[name], atol=1e-6)
         assert not torch.allclose(plain.plain.state_dict()[name], expected[name], atol=1e-4)
+
+
+def test_tables_of_whole_numbers_are_not_averaged(digits, state_file):
+    """Swin and MaxViT keep the relative positions of patches in such a table."""
+
+    class WithTable(ResNet):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            self.register_buffer("table", torch.arange(1000).view(10, 100))
+
+    averaged = trainer(
+        digits, state_file, schedule=replace(PLAIN, epochs=1, ema=0.9), kind=WithTable
+    )
+    averaged.fit()
+    assert torch.equal(averaged.plain.table, torch.arange(1000).view(10, 100))
 
 
 def test_all_terms_are_trained(digits, state_file):
