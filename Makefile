@@ -16,7 +16,7 @@ notebooks: .venv/ready
 	$(BIN)/python -m ltkd notebooks "$(EXPERIMENT)" $(OPTIONS)
 
 # For maintainers: train anew, execute notebooks and solutions, save their outputs in place, and
-# draw the pictures in notebooks/images/.
+# draw the pictures in notebooks/images/, but for the screenshots of the panel.
 refresh: .venv/ready
 	rm -rf saved_model/digits-lt*
 	$(BIN)/python -m ltkd notebooks digits-lt --save

@@ -277,5 +277,8 @@ def _seeds(experiment: Experiment, summary: dict) -> list[dict]:
         row = {"seed": seed, "command": found["command"], "machine": found["machine"]}
         row |= {"versions": found["versions"]}
         kept = "all", "groups", "calibration_error", "seconds", "parameters"
-        rows.append(row | {role: {key: found[role][key] for key in kept} for role in ROLES})
+        kept += "validation", "temperature", "uncalibrated"
+        for role in ROLES:
+            row[role] = {key: found[role][key] for key in kept if key in found[role]}
+        rows.append(row | {"p_value": found["comparison"]["p_value"]})
     return rows
