@@ -9,6 +9,7 @@ import sys
 
 from . import datasets
 from .experiments import EXPERIMENTS, Experiment
+from .files import out_of_memory
 from .options import OPTIONS, PROFILES
 from .schedules import SCHEDULES
 from .sources import DataError
@@ -22,7 +23,9 @@ def parser() -> argparse.ArgumentParser:
     jobs = main.add_subparsers(dest="job", required=True)
     for job, what in JOBS.items():
         about = what.__doc__ or ""
-        sub = jobs.add_parser(job, help=about.partition("\n")[0], description=about)
+        sub = jobs.add_parser(
+            job, help=about.partition("\n")[0], description=about, allow_abbrev=False
+        )
         sub.add_argument(
             "experiment", help=f"{', '.join(EXPERIMENTS)}, or folder:<path> for your own images"
         )
@@ -36,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
         if job == "notebooks":
             sub.add_argument("--save", action="store_true", help="save the outputs in notebooks/")
     about = "Measure speed: print a table and write saved_model/benchmarks/NAME.json."
-    sub = jobs.add_parser("benchmark", help=about, description=about)
+    sub = jobs.add_parser("benchmark", help=about, description=about, allow_abbrev=False)
     sub.add_argument("name", choices=("time-to-accuracy", "step", "growth", "inference"))
     sub.add_argument("--seeds", type=int, help="of time-to-accuracy; 3 if not given")
     return main
@@ -128,6 +131,12 @@ def ablation(experiment: Experiment, options: dict) -> None:
 
     if experiment.seed:
         raise ValueError("The ablation trains seeds 0, 1, …: say how many by --seeds, not --seed.")
+    usual = experiment.default()
+    if set_by_rows := [f for f in ablation.CHANGED if getattr(experiment, f) != getattr(usual, f)]:
+        raise ValueError(
+            f"The rows of the ablation set {' and '.join(set_by_rows)} themselves: leave that out, "
+            f"and choose rows by --rows."
+        )
     ablation.ablation(experiment, _positive(options["seeds"]), options["rows"])
 
 
@@ -209,7 +218,7 @@ def _sentence(error: Exception) -> str | None:
         return str(error)
     from .checkpoints import CheckpointError  # here, because they import torch, which takes seconds
     from .notebooks import NotebookError
-    from .training import TrainingError, out_of_memory
+    from .training import TrainingError
 
     if isinstance(error, CheckpointError | TrainingError | NotebookError):
         return str(error)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torchvision.models import ResNet as TorchvisionResNet
 from torchvision.models import VisionTransformer
 
-from .files import shown
+from .files import out_of_memory, shown, unread
 from .networks import PatchNetwork
 
 HEADS = ("avgpool", "dropout", "fc", "flatten", "head", "classifier")
@@ -146,6 +146,8 @@ def backbone_for(
             with torch.inference_mode():
                 network.eval()(torch.zeros(1, 3, side, side))
         except (RuntimeError, AssertionError, ValueError) as error:
+            if out_of_memory(error):
+                raise
             reason = str(error).partition("\n")[0]
             begins = "" if side == image_size else ", with which the schedule begins,"
             raise ValueError(
@@ -170,6 +172,10 @@ def imagenet_weights(name: str) -> dict[str, Tensor]:
         return {_present_name(key): value for key, value in state.items()}
     except Exception as error:  # no network, no room, a damaged file: many kinds
         reason = str(error).partition("\n")[0] or type(error).__name__
+        if file.exists() and unread(error):
+            raise OSError(
+                f"{shown(file)} cannot be read now ({reason}): fix that first."
+            ) from error
         if file.exists():
             raise OSError(
                 f"The weights in {shown(file)} are damaged ({reason}): delete that file."

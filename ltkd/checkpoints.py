@@ -128,7 +128,9 @@ def load_checkpoint(path: Path, classes: int | None = None) -> tuple[PatchNetwor
             _check_parts(content)
             network = network_from(content["network"])
         network.load_state_dict(content["weights"])
-    except (RuntimeError, TypeError, ValueError, AttributeError, KeyError) as error:
+    except (RuntimeError, MemoryError, TypeError, ValueError, AttributeError, KeyError) as error:
+        if unread(error):
+            raise UnreadError(f"{path} cannot be read now ({error}): fix that first.") from error
         raise CheckpointError(
             f"{path} is damaged: its parts do not fit each other. Train the model again."
         ) from error

@@ -14,6 +14,7 @@ from .checkpoints import CheckpointError, load_checkpoint
 from .datasets import same_images
 from .experiments import ROLES, Experiment, home
 from .files import read_json, shown
+from .finished import same_training
 from .images import ImageError, read_image
 from .longtail import GROUPS
 from .networks import PatchNetwork
@@ -150,10 +151,12 @@ class ModelPair:
 
     @cached_property
     def results(self) -> dict:
-        """results.json; empty where there is none, or where it is of other images."""
+        """results.json; empty where there is none, or it is of another training or other images."""
         try:
             found = read_json(self.files["student"].parent / "results.json")
         except (OSError, ValueError):
+            return {}
+        if not same_training(found.get("experiment", {}), self.experiment, "student"):
             return {}
         own = self.classifier("student").data if self.available("student") else None
         return found if own is None or same_images(found, own) else {}

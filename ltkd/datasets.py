@@ -202,7 +202,8 @@ def _load(experiment: Experiment) -> LongTailedData | None:
     except Exception as error:  # any damage at all: the file can be made again
         print(f"{path} is damaged ({type(error).__name__}); it is built again.")
         return None
-    differs = [key for key, value in wanted.items() if stored.get(key) != value]
+    # a split file that has gone is missing on one side only
+    differs = [key for key in (*wanted, "split") if stored.get(key) != wanted.get(key)]
     other = stored.get("folder")
     if other and "folder" in differs and Path(other).is_dir():
         if not Path(experiment.folder or "").is_dir():

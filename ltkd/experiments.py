@@ -127,6 +127,7 @@ class Experiment:
         except (OSError, RuntimeError) as error:  # a closed folder above it; ~ of no user
             raise ValueError(f"The folder {path} cannot be found ({error}): check it.") from error
         plain = cls(f"folder:{path}", "folder", "natural", folder=str(path), **PHOTOGRAPHS)
+        check_use(plain, changes)
         return replace(plain, **changes)
 
     @classmethod

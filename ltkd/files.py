@@ -150,13 +150,26 @@ def progress(items: Iterable, **options: Any) -> tqdm:
     return tqdm(items, delay=1, disable=silent, **options)
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the error says that memory is used up: on a GPU, in torch on a CPU, or in NumPy.
+
+    >>> out_of_memory(RuntimeError("CUDA out of memory.")), out_of_memory(RuntimeError("shape"))
+    (True, False)
+    """
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and ("out of memory" in said or "defaultcpuallocator" in said)
+    )
+
+
 def passing(error: BaseException) -> bool:
     """Whether it is no fault of a file that it could not be read: another time it may be.
 
     >>> passing(MemoryError()), passing(OSError(errno.EIO, "")), passing(OSError(errno.ENOENT, ""))
     (True, True, False)
     """
-    return isinstance(error, MemoryError) or getattr(error, "errno", None) in PASSING
+    return out_of_memory(error) or getattr(error, "errno", None) in PASSING
 
 
 def unread(error: BaseException) -> bool:

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from .options import PROFILES, check_choice
+
 GROUPS = ("many", "medium", "few")  # that results are reported for; see class_groups
 
 
@@ -19,13 +21,14 @@ def long_tailed_counts(
 
     each capped by what the class has (Cao et al., LDAM-DRW, 2019, for equal classes).
 
-    Raises ValueError where a class would keep no image.
+    Raises ValueError for an unknown profile, and where a class would keep no image.
 
     >>> long_tailed_counts(np.array([500, 500, 500]), "exponential", 100)
     array([500,  50,   5])
     >>> long_tailed_counts(np.array([20, 500, 90, 60]), "step", 10)
     array([ 20, 500,  90,  50])
     """
+    check_choice("profile", profile, PROFILES)
     available = np.asarray(available)
     classes, largest = len(available), int(available.max())
     if profile == "natural":

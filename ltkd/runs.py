@@ -25,14 +25,14 @@ from .evaluation import (
     softmax,
 )
 from .experiments import APART, ROLES, Experiment
-from .files import claimed, read_json, shown, write_json
+from .files import claimed, out_of_memory, read_json, shown, write_json
 from .finished import finished, same_training, trained_model
 from .initial import check_networks, new_network
 from .networks import PatchNetwork, digest
 from .processes import say
 from .provenance import command, machine
 from .supervision import check_names, distillation_loss, mixing_for, objective_for
-from .training import Trainer, TrainingError, accelerator_for, out_of_memory
+from .training import Trainer, TrainingError, accelerator_for
 
 SEEDS = 10  # seeds 0 to 9 of an experiment are shown together
 
@@ -276,8 +276,8 @@ def _seeds(experiment: Experiment, summary: dict) -> list[dict]:
             continue
         row = {"seed": seed, "command": found["command"], "machine": found["machine"]}
         row |= {"versions": found["versions"]}
-        kept = "all", "groups", "calibration_error", "seconds", "parameters"
-        kept += "validation", "temperature", "uncalibrated"
+        kept = ["all", "groups", "calibration_error", "seconds", "parameters"]
+        kept += ["validation", "temperature", "uncalibrated"]
         for role in ROLES:
             row[role] = {key: found[role][key] for key in kept if key in found[role]}
         rows.append(row | {"p_value": found["comparison"]["p_value"]})

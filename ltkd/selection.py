@@ -67,6 +67,8 @@ def save_split(experiment: Experiment) -> Path:
         )
     labels, ids = sources.train[:2]
     splits = {split: (labels[r], ids[r]) for split, r in choose_rows(experiment, sources).items()}
+    if sources.remark:
+        print(sources.remark)
     write_split(split_file(experiment), experiment, sources.class_names, splits)
     return split_file(experiment)
 

@@ -136,10 +136,10 @@ def patch_weights(experiment_name: str, columns: int = 8) -> Figure | None:
 
     None where the experiment is not shipped, or, with a sentence, its data set not built here.
     """
-    folder = _found(experiment_name)
-    if folder is None:
+    model = _found(f"{experiment_name}/teacher_model.pth")
+    if model is None:
         return None
-    pair = ModelPair.at(folder)
+    pair = ModelPair.at(model.parent)
     experiment = replace(pair.experiment, distillation="image_and_patch")
     if not experiment.built_file.exists():
         print(f"No images to draw on: python -m ltkd build {experiment.base} builds the data set.")

@@ -17,7 +17,7 @@ import numpy as np
 from .class_folders import DataError, check_apart, class_files, class_folders, split_folders
 from .decoding import ImageStore
 from .experiments import Experiment, from_user, home
-from .files import printable
+from .files import printable, unread
 from .mapped import MappedImages
 
 CARS_FILES = "cars_train/, cars_test/, devkit/ and cars_test_annos_withlabels.mat"
@@ -103,6 +103,7 @@ def _cifar_files(dataset: Any, root: Path) -> Sources:
         splits = [dataset(root, train=train) for train in (True, False)]
     except Exception as error:  # torchvision's own checks, or pickle's on a damaged file
         folder = root / dataset.base_folder
+        _check_sound(folder, error)
         raise DataError(
             f"The files in {folder} are damaged or incomplete ({error}): delete that folder, "
             f"then fetch {dataset.url} again."
@@ -119,6 +120,12 @@ def _cifar_files(dataset: Any, root: Path) -> Sources:
     return Sources(list(splits[0].classes), source(splits[0]), source(splits[1]))
 
 
+def _check_sound(folder: Path, error: Exception) -> None:
+    """Raise DataError where the files may be sound, and cannot be read now."""
+    if unread(error):
+        raise DataError(f"{folder} cannot be read now ({error}): fix that first.") from error
+
+
 def stanford_cars(experiment: Experiment) -> Sources:
     """Stanford Cars (Krause et al. 2013), in torchvision's layout. It has to be fetched by hand."""
     from torchvision.datasets import StanfordCars
@@ -132,6 +139,7 @@ def stanford_cars(experiment: Experiment) -> Sources:
     try:
         splits = [StanfordCars(folder.parent, split=split) for split in ("train", "test")]
     except Exception as error:
+        _check_sound(folder, error)
         raise DataError(
             f"{folder} is damaged or incomplete ({error}). It needs {CARS_FILES}."
         ) from error

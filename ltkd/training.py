@@ -43,19 +43,6 @@ class TrainingError(Exception):
     """Training cannot go on; the message says at which epoch, and what to do."""
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether the error says that memory is used up: on a GPU, in torch on a CPU, or in NumPy.
-
-    >>> out_of_memory(RuntimeError("CUDA out of memory.")), out_of_memory(RuntimeError("shape"))
-    (True, False)
-    """
-    said = str(error).lower()
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError)
-        and ("out of memory" in said or "defaultcpuallocator" in said)
-    )
-
-
 def accelerator_for(precision: str) -> Accelerator:
     """An Accelerator in bfloat16 where `precision` is "bf16" and the device computes in it.
 
@@ -94,7 +81,7 @@ class Trainer:
     ----------
     network : takes uint8 (B, 3, H, W), gives patch logits (B, P, C)
     objective : gives the named loss terms of a batch
-    state_file : where the state is kept while training runs
+    state_file : where the state is kept while training runs; None: nowhere
     identity : plain values; a state that has others is not resumed
     repeat : order and augmentation of the batches come again after so many epochs; 0: never
 
@@ -109,7 +96,7 @@ class Trainer:
         objective: Objective,
         schedule: Schedule,
         accelerator: Accelerator,
-        state_file: Path,
+        state_file: Path | None,
         identity: dict,
         seed: int = 0,
         role: str = "teacher",
@@ -203,7 +190,8 @@ class Trainer:
             what, step = "weights", len(losses)  # the last step's; the others' make a loss wrong
         else:
             return
-        kept = f"The state after epoch {epoch} is kept." if epoch else "Nothing was saved yet."
+        saved = epoch and self.state_file
+        kept = f"The state after epoch {epoch} is kept." if saved else "Nothing was saved."
         raise TrainingError(
             f"The {self.role}'s {what} {'is' if what == 'loss' else 'are'} no longer a number at "
             f"step {step} of {len(losses)} in epoch {epoch + 1}: lower the learning rate "
@@ -214,9 +202,10 @@ class Trainer:
         """Raise TrainingError where not all processes have taken up the same state."""
         done = [rows[0] for rows in processes.gather([len(self.history)])]
         if len(set(done)) > 1:
+            folder = self.state_file.parent if self.state_file else ""
             raise TrainingError(
                 f"The processes would go on after different epochs ({', '.join(map(str, done))}): "
-                f"all machines must see the same folder {self.state_file.parent}."
+                f"all machines must see the same folder {folder}."
             )
 
     def _parts(self) -> dict:
@@ -224,13 +213,13 @@ class Trainer:
         return parts | ({"averaged": self.averaged} if self.averaged is not None else {})
 
     def _save(self) -> None:
-        if self.accelerator.is_main_process:
+        if self.state_file and self.accelerator.is_main_process:
             state = {name: part.state_dict() for name, part in self._parts().items()}
             state |= {"history": self.history, "seconds": self.seconds, "identity": self.identity}
             write_atomically(self.state_file, lambda file: torch.save(state, file))
 
     def _resume(self) -> None:
-        if not self.state_file.exists():
+        if self.state_file is None or not self.state_file.exists():
             return
         parts = self._parts()
         fresh = {name: copy.deepcopy(part.state_dict()) for name, part in parts.items()}

@@ -136,12 +136,26 @@ def test_a_later_version(saved):
     assert "later version of ltkd (format 2, this one reads 1): update ltkd" in refused(saved[0])
 
 
-@pytest.mark.parametrize("error", [PermissionError(errno.EACCES, "no"), MemoryError("full")])
+FULL = "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(errno.EACCES, "no"), MemoryError("full"), RuntimeError(FULL)]
+)
 def test_a_file_that_cannot_be_read_now_is_not_called_damaged(saved, monkeypatch, error):
     def stopped(*arguments, **options):
         raise error
 
     monkeypatch.setattr(checkpoints.torch, "load", stopped)
+    with pytest.raises(UnreadError, match=r"cannot be read now .* fix that first"):
+        load_checkpoint(saved[0])
+
+
+def test_a_network_for_which_there_is_no_memory_is_not_called_damaged(saved, monkeypatch):
+    def full(*arguments, **options):
+        raise RuntimeError(FULL)
+
+    monkeypatch.setattr(checkpoints, "network_from", full)
     with pytest.raises(UnreadError, match=r"cannot be read now .* fix that first"):
         load_checkpoint(saved[0])
 

@@ -233,8 +233,20 @@ def test_results_of_other_images_are_as_none(pair, tmp_path):
     for role, file in pair.files.items():
         pair.files[role] = tmp_path / file.name
         pair.files[role].write_bytes(file.read_bytes())
+    content = {"experiment": pair.experiment.as_dict(), "test_images": 5}
     for data, known in ((pair.classifier("student").data, True), (None, True), ("other", False)):
-        write_json(tmp_path / "results.json", {"data": data, "test_images": 5})
+        write_json(tmp_path / "results.json", content | {"data": data})
+        assert bool(replace(pair, loaded={}).results) == known
+
+
+def test_results_of_another_training_are_as_none(pair, tmp_path):
+    """A name stays where a default has changed, and with it the folder."""
+    for role, file in pair.files.items():
+        pair.files[role] = tmp_path / file.name
+        pair.files[role].write_bytes(file.read_bytes())
+    for depth, known in ((pair.experiment.depth, True), (pair.experiment.depth + 6, False)):
+        experiment = replace(pair.experiment, depth=depth).as_dict()
+        write_json(tmp_path / "results.json", {"experiment": experiment})
         assert bool(replace(pair, loaded={}).results) == known
 
 

@@ -145,6 +145,12 @@ def test_seeds_of_the_ablation(capsys):
     assert "say how many by --seeds, not --seed" in error
 
 
+def test_what_the_rows_of_the_ablation_set_is_refused(capsys):
+    words = "--student-mix", "cutmix", "--teacher-loss", "cross_entropy"  # the second is usual
+    error = failed(capsys, "ablation", "digits-lt", *words)
+    assert "set student_mix themselves" in error and "choose rows by --rows" in error
+
+
 def test_halve_and_some_rows_of_the_ablation(home, capsys):
     assert main(["student", "digits-lt", "--epochs", "1"]) == 0
     capsys.readouterr()
@@ -184,7 +190,15 @@ def test_an_interrupted_job_says_how_to_go_on(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["sing"], ["build"], ["build", "digits-lt", "--seed", "x"]]
+    "arguments",
+    [
+        [],
+        ["sing"],
+        ["build"],
+        ["build", "digits-lt", "--seed", "x"],
+        ["benchmark", "step", "--seed", "5"],  # not --seeds
+        ["student", "digits-lt", "--epoch", "5"],
+    ],
 )
 def test_wrong_usage_is_explained(arguments, capsys):
     with pytest.raises(SystemExit) as stop:

@@ -151,11 +151,13 @@ decoding.ImageStore(folder, "pets-8px", 8).read(sorted(folder.rglob("*.png")))
 
 def test_a_killed_build_goes_on(store, files, read_files, capsys):
     build = subprocess.Popen([sys.executable, "-c", KILLED, str(store.root)], env=os.environ)
-    for _ in range(6000):
-        if store._load()[0] or build.poll() is not None:
-            break
-        time.sleep(0.01)
-    build.send_signal(signal.SIGKILL)
+    try:
+        for _ in range(6000):
+            if store._load()[0] or build.poll() is not None:
+                break
+            time.sleep(0.01)
+    finally:
+        build.send_signal(signal.SIGKILL)
     assert build.wait() == -signal.SIGKILL
     images, readable = store.read(files)
     assert readable.all() and holds(images, files)

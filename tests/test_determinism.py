@@ -45,7 +45,11 @@ def killed_and_resumed(home: Path) -> None:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL and state.exists()
-    assert command(home).wait(120) == 0
+    with command(home) as process:
+        try:
+            assert process.wait(120) == 0
+        finally:
+            process.kill()
 
 
 def weights(home: Path) -> dict[str, torch.Tensor]:

@@ -133,6 +133,13 @@ def test_photographs_of_ones_own_are_trained_as_cars_are(tmp_path):
     assert own.schedule == SCHEDULES["photographs"]
 
 
+def test_a_factor_that_cuts_nothing_is_refused_for_a_folder_too(tmp_path):
+    with pytest.raises(ValueError, match="an imbalance factor changes nothing"):
+        Experiment.from_folder(tmp_path, imbalance_factor=50)
+    cut = Experiment.from_folder(tmp_path, imbalance_factor=50, profile="exponential")
+    assert cut.imbalance_factor == 50
+
+
 def test_a_schedule_is_chosen_by_name():
     chosen = Experiment.choose("cifar100-lt", schedule="paper", epochs=400)
     assert chosen.schedule == replace(SCHEDULES["paper"], epochs=400)

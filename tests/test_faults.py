@@ -18,8 +18,8 @@ import torch
 from ltkd import datasets, files, runs
 from ltkd.__main__ import main
 from ltkd.experiments import Experiment
-from ltkd.files import Busy, claimed
-from ltkd.training import TrainingError, out_of_memory
+from ltkd.files import Busy, claimed, out_of_memory
+from ltkd.training import TrainingError
 
 HOLDER = """
 import sys

@@ -69,6 +69,11 @@ def test_step_and_natural_counts():
     assert long_tailed_counts(available, "natural", 100).tolist() == [3, 77, 12]
 
 
+def test_an_unknown_profile_is_refused():
+    with pytest.raises(ValueError, match="Unknown profile 'Natural'; choose one of exponential"):
+        long_tailed_counts(np.array([50, 50]), "Natural", 10)
+
+
 @pytest.mark.parametrize("profile", ["exponential", "natural"])
 def test_a_single_class_keeps_its_images(profile):
     assert long_tailed_counts(np.array([5]), profile, 100).tolist() == [5]

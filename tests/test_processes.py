@@ -1,13 +1,15 @@
 """Several processes on the CPU: the same result as one, one writer, and an orderly end."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 import torch
 from torch import nn
@@ -22,18 +24,34 @@ PROGRAM = Path(__file__).with_name("first_steps.py")
 PATIENCE = 240  # seconds; a start takes about ten on two cores
 
 
-def started(number: int, *words, home: Path) -> subprocess.Popen:
-    """Start words by torchrun with so many processes; one needs no torchrun."""
+@contextmanager
+def started(number: int, *words, home: Path) -> Iterator[subprocess.Popen]:
+    """Start words by torchrun with so many processes; one needs no torchrun. At the end of the
+    block all have ended."""
     environment = os.environ | {"LTKD_HOME": str(home), "OMP_NUM_THREADS": "1"}
     command = [sys.executable]
     if number > 1:
         command += ["-m", "torch.distributed.run", "--nproc-per-node", str(number)]
         command += ["--master-port", "0"]
         command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
-    return subprocess.Popen(
+    with subprocess.Popen(
         [*command, *map(str, words)], env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+    ) as run:  # fmt: skip
+        try:
+            yield run
+        finally:
+            for process in [*children(run), run]:
+                with suppress(psutil.NoSuchProcess, ProcessLookupError):
+                    process.kill()
+
+
+def children(run: subprocess.Popen) -> list[psutil.Process]:
+    """The processes that a running one has started; none of one that has ended."""
+    try:
+        return psutil.Process(run.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +60,8 @@ def both(tmp_path_factory) -> list[dict]:
     found = []
     for number in 1, 2:
         home = tmp_path_factory.mktemp(f"processes{number}")
-        run = started(number, PROGRAM, home / "found.pt", home=home)
-        output, _ = run.communicate(timeout=PATIENCE)
+        with started(number, PROGRAM, home / "found.pt", home=home) as run:
+            output, _ = run.communicate(timeout=PATIENCE)
         assert run.returncode == 0, output[-3000:]
         found.append(torch.load(home / "found.pt", weights_only=True))
     return found
@@ -151,13 +169,10 @@ def test_a_network_is_made_without_waking_a_gpu(monkeypatch, digits, quick):
 def test_a_killed_process_ends_the_run_and_the_next_goes_on(home, capsys, monkeypatch):
     experiment = Experiment.choose("digits-lt", epochs=400)
     state = runs.state_file(experiment, "teacher")
-    run = started(2, "-m", "ltkd", "teacher", "digits-lt", "--epochs", "400", home=home)
-    wait_for(state.exists, run)
-    workers = subprocess.run(
-        ["ps", "--ppid", str(run.pid), "-o", "pid="], capture_output=True, text=True, check=True
-    )
-    os.kill(int(workers.stdout.split()[-1]), signal.SIGKILL)
-    output, _ = run.communicate(timeout=PATIENCE)
+    with started(2, "-m", "ltkd", "teacher", "digits-lt", "--epochs", "400", home=home) as run:
+        wait_for(state.exists, run)
+        psutil.Process(run.pid).children()[-1].kill()
+        output, _ = run.communicate(timeout=PATIENCE)
     assert run.returncode != 0
     assert "2 processes" in output and output.count("Training the teacher") == 1
     assert "he same command goes on" in output, output
@@ -172,5 +187,7 @@ def test_a_killed_process_ends_the_run_and_the_next_goes_on(home, capsys, monkey
 def wait_for(condition, run: subprocess.Popen) -> None:
     end = time.monotonic() + PATIENCE
     while not condition():
-        assert run.poll() is None and time.monotonic() < end, run.communicate()[0][-3000:]
+        if run.poll() is not None or time.monotonic() > end:
+            run.terminate()
+            pytest.fail(run.communicate(timeout=PATIENCE)[0][-3000:])
         time.sleep(0.1)

@@ -100,6 +100,8 @@ def test_what_is_not_shipped(monkeypatch, tmp_path):
     assert shipped.by_class("cifar100-lt") is shipped.reliability("cifar100-lt") is None
     assert shipped.ablation_report() == "ablation: not shipped"
     assert shipped.ablation_figure() is None
+    (tmp_path / "saved_model" / "digits-ablation").mkdir(parents=True)  # a folder without models
+    assert shipped.patch_weights("digits-ablation") is None
 
 
 def ship(home, rows):

@@ -219,6 +219,17 @@ def test_a_split_file_that_comes_later_is_used(cars, capsys):
     assert "The split is the one of" in capsys.readouterr().out
 
 
+def test_a_split_file_that_is_taken_away_is_no_longer_in_force(cars, capsys):
+    experiment = small("stanford-cars-lt")
+    before = sorted(build(experiment).train.sources)
+    selection.save_split(replace(experiment, split_seed=4))
+    assert "not all files of Stanford Cars" in capsys.readouterr().out  # others may use the split
+    path = split_file(replace(experiment, split_seed=4)).rename(split_file(experiment))
+    assert sorted(build(experiment).train.sources) != before
+    path.unlink()
+    assert sorted(build(experiment).train.sources) == before
+
+
 def test_another_split_is_not_written_over(cars):
     experiment = small("stanford-cars-lt")
     path = selection.save_split(experiment)

@@ -1,5 +1,7 @@
 """Extensions that touch no file of ltkd: a loss term, a network, nothing saved."""
 
+import itertools
+import math
 import re
 from dataclasses import replace
 
@@ -11,6 +13,7 @@ from ltkd.evaluation import predict
 from ltkd.initial import new_network
 from ltkd.networks import ResNet
 from ltkd.runs import train
+from ltkd.training import TrainingError
 from ltkd.trials import trial
 
 
@@ -57,6 +60,16 @@ def test_a_term_of_your_own_is_added_and_learned(narrow, digits, shorten):
     sizes = [abs(predict(n, digits.test.images[:50])).mean() for n in (plain, shrunk)]
     assert sizes[1] < 0.7 * sizes[0]
     assert seen and set(seen) == {(64, (16, 10))}
+
+
+def test_of_a_trial_that_fails_no_state_is_said_to_be_kept(narrow, digits, shorten):
+    count = itertools.count()
+
+    def late(batch, patches):  # the digits have five batches an epoch
+        return {"late": patches.mean() * (math.nan if next(count) > 6 else 1)}
+
+    with pytest.raises(TrainingError, match=r"step 3 of 5 in epoch 2: .* Nothing was saved\.$"):
+        trial(shorten(narrow, 3), digits, extra=late)
 
 
 def test_a_term_cannot_hide_another(narrow, digits):
