@@ -18,9 +18,10 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("the middle third loses its last class", "(rank < len(counts) - third)", "(rank < len(counts) - third - 1)"),
     ],
     "datasets": [
+        ("a split file that has gone stays in force", '(*wanted, "split")', "wanted"),
         ("a split file that comes later is not seen", "if not folder and (written := ", "if False and (written := "),
         ("what comes during a build passes as known", "_save(experiment, data, identity)", "_save(experiment, data, _identity(experiment))"),
-        ("a built file of another experiment is used", "if stored.get(key) != value]", "if False]"),
+        ("a built file of another experiment is used", "if stored.get(key) != wanted.get(key)]", "if False]"),
         ("counts are not held against the labels", 'if not np.array_equal(data.counts, arrays["counts"]):', "if False:"),
         ("objects in the built file are unpickled", "allow_pickle=False", "allow_pickle=True"),
         ("a second build does not wait", "wait=True", "wait=False"),
@@ -226,7 +227,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("a small file shows a number a billion times", '        _check_size(content["weights"], path)\n', ""),
         ("a bomb is unpacked", "if any(member.compress_type for", "if any(False for"),
         ("weights of another type are accepted", "(weights[name].shape, weights[name].dtype) != (value.shape, value.dtype)", "weights[name].shape != value.shape"),
-        ("a file that cannot be read now counts as damaged", "        if unread(error):", "        if False:"),
+        ("a file that cannot be read now counts as damaged", "torch raises many kinds\n        if unread(error):", "torch raises many kinds\n        if False:"),
     ],
     "calibration": [
         ("test images tell the temperature", "predict(network, data.validation.images)\n    found = temperature(logits, data.validation.labels)", "predict(network, data.test.images)\n    found = temperature(logits, data.test.labels)"),
@@ -312,6 +313,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("formats that start programs", 'FORMATS = ("PNG",', 'FORMATS = ("EPS", "PNG",'),
     ],
     "classifier": [
+        ("results of a former training are shown", "if not same_training(", "if False and not same_training("),
         ("a new teacher beside an old student", "if not same or teacher.class_names != student.class_names:", "if False:"),
         ("results of other images are shown", "own is None or same_images(found, own)", "True"),
         ("squeezed, not cropped", 'ImageOps.fit(image.convert("RGB"), (self.image_size, self.image_size))', 'image.convert("RGB").resize([self.image_size] * 2)'),
