@@ -1,5 +1,6 @@
 """Class folders and the published data sets: what is found, and what is said when it is not."""
 
+import errno
 import pickle
 import shutil
 from dataclasses import replace
@@ -195,6 +196,26 @@ def test_cars_with_files_missing(home):
     (home / "data/stanford_cars/devkit").mkdir(parents=True)
     message = refused(Experiment.named("stanford-cars-lt"))
     assert f"{home / 'data/stanford_cars'} is damaged or incomplete" in message
+
+
+@pytest.mark.parametrize(
+    "name, folder, kind",
+    [
+        ("cifar10-lt", "cifar-10-batches-py", "CIFAR10"),
+        ("stanford-cars-lt", "stanford_cars", "StanfordCars"),
+    ],
+)
+def test_files_that_cannot_be_read_now_are_not_called_damaged(
+    home, monkeypatch, name, folder, kind
+):
+    def closed(*arguments, **options):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    (home / "data" / folder).mkdir(parents=True)
+    closed.base_folder = folder
+    monkeypatch.setattr(published, kind, closed)
+    message = refused(Experiment.named(name))
+    assert f"{home / 'data' / folder} cannot be read now" in message and "delete" not in message
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04truncated"])
