@@ -172,14 +172,11 @@ def imagenet_weights(name: str) -> dict[str, Tensor]:
         return {_present_name(key): value for key, value in state.items()}
     except Exception as error:  # no network, no room, a damaged file: many kinds
         reason = str(error).partition("\n")[0] or type(error).__name__
-        if file.exists() and unread(error):
-            raise OSError(
-                f"{shown(file)} cannot be read now ({reason}): fix that first."
-            ) from error
         if file.exists():
-            raise OSError(
-                f"The weights in {shown(file)} are damaged ({reason}): delete that file."
-            ) from error
+            wrong, mend = "are damaged", "delete that file"
+            if unread(error):
+                wrong, mend = "cannot be read now", "fix that first"
+            raise OSError(f"The weights in {shown(file)} {wrong} ({reason}): {mend}.") from error
         raise OSError(
             f"The ImageNet weights of {name} could not be downloaded ({reason}): fetch "
             f"{weights.url} where there is a network and put it in {shown(folder)}, or train from "

@@ -206,23 +206,21 @@ def test_weights_from_a_file(hub):
         backbone_for("resnet18", 7, 64, "imagenet")
 
 
+def no_memory(*arguments, **options):
+    raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+
 def test_weights_that_cannot_be_read_now_are_not_called_damaged(hub, monkeypatch):
     hub.mkdir(parents=True)
     torch.save(torchvision.models.resnet18().state_dict(), hub / "resnet18-f37072fd.pth")
 
-    def full(*arguments, **options):
-        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-
-    monkeypatch.setattr(torch, "load", full)
+    monkeypatch.setattr(torch, "load", no_memory)
     with pytest.raises(OSError, match=r"resnet18-f37072fd.pth cannot be read now \(Default"):
         backbones.imagenet_weights("resnet18")
 
 
 def test_images_for_which_there_is_no_memory_are_not_called_too_small(monkeypatch):
-    def full(*arguments):
-        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-
-    monkeypatch.setattr(Backbone, "features", full)
+    monkeypatch.setattr(Backbone, "features", no_memory)
     with pytest.raises(RuntimeError, match="can't allocate memory"):
         backbone_for("resnet18", 3, 64)
 
