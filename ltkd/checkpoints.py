@@ -129,8 +129,7 @@ def load_checkpoint(path: Path, classes: int | None = None) -> tuple[PatchNetwor
             network = network_from(content["network"])
         network.load_state_dict(content["weights"])
     except (RuntimeError, MemoryError, TypeError, ValueError, AttributeError, KeyError) as error:
-        if unread(error):
-            raise UnreadError(f"{path} cannot be read now ({error}): fix that first.") from error
+        _check_unread(path, error)
         raise CheckpointError(
             f"{path} is damaged: its parts do not fit each other. Train the model again."
         ) from error
@@ -141,6 +140,12 @@ def load_checkpoint(path: Path, classes: int | None = None) -> tuple[PatchNetwor
             f"of this experiment, or train one."
         )
     return network.eval(), content
+
+
+def _check_unread(path: Path, error: Exception) -> None:
+    """Raise UnreadError where the file may be sound."""
+    if unread(error):
+        raise UnreadError(f"{path} cannot be read now ({error}): fix that first.") from error
 
 
 def _check_size(weights: dict[str, torch.Tensor], path: Path) -> None:
@@ -209,8 +214,7 @@ def _read(path: Path) -> dict:
                     raise ValueError("compressed")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle or refused content: torch raises many kinds
-        if unread(error):
-            raise UnreadError(f"{path} cannot be read now ({error}): fix that first.") from error
+        _check_unread(path, error)
         raise CheckpointError(
             f"{path} is damaged or is no model file of ltkd: delete it and train again."
         ) from error

@@ -227,7 +227,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("a small file shows a number a billion times", '        _check_size(content["weights"], path)\n', ""),
         ("a bomb is unpacked", "if any(member.compress_type for", "if any(False for"),
         ("weights of another type are accepted", "(weights[name].shape, weights[name].dtype) != (value.shape, value.dtype)", "weights[name].shape != value.shape"),
-        ("a file that cannot be read now counts as damaged", "torch raises many kinds\n        if unread(error):", "torch raises many kinds\n        if False:"),
+        ("a file that cannot be read now counts as damaged", "    if unread(error):", "    if False:"),
     ],
     "calibration": [
         ("test images tell the temperature", "predict(network, data.validation.images)\n    found = temperature(logits, data.validation.labels)", "predict(network, data.test.images)\n    found = temperature(logits, data.test.labels)"),
