@@ -2,8 +2,6 @@
 
 import numpy as np
 import torch
-from scipy.stats import binned_statistic, binomtest
-from sklearn.metrics import accuracy_score, confusion_matrix, recall_score
 from torch import nn
 
 from . import processes
@@ -62,6 +60,8 @@ def evaluate(logits: np.ndarray, labels: np.ndarray, groups: dict[str, np.ndarra
     >>> scores["all"], scores["groups"], scores["confusion"]
     (75.0, {'few': 50.0}, [[1, 1], [0, 2]])
     """
+    from sklearn.metrics import accuracy_score, confusion_matrix, recall_score  # takes a second
+
     classes, predicted = logits.shape[1], logits.argmax(1)
     probabilities = softmax(logits)
     confidence = probabilities.max(1)[predicted == labels]
@@ -91,6 +91,8 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -
     >>> reliability(np.array([[0.75, 0.25], [0.75, 0.25]]), np.array([0, 1]))["error"]
     0.25
     """
+    from scipy.stats import binned_statistic  # takes a second to import
+
     confidence = probabilities.max(1)
     correct = (probabilities.argmax(1) == labels).astype(float)
     values = [correct, confidence]
@@ -119,6 +121,8 @@ def compare(teacher: np.ndarray, student: np.ndarray, labels: np.ndarray) -> dic
     >>> compare(np.array([0, 0, 0]), np.array([1, 1, 0]), np.array([1, 1, 0]))
     {'mended': [0, 1], 'broken': [], 'p_value': 0.5}
     """
+    from scipy.stats import binomtest  # takes a second to import
+
     teacher, student = (p.argmax(1) if p.ndim == 2 else p for p in (teacher, student))
     mended = np.flatnonzero((teacher != labels) & (student == labels)).tolist()
     broken = np.flatnonzero((teacher == labels) & (student != labels)).tolist()

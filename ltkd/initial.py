@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 
-from .backbones import backbone_for
 from .batches import channel_statistics
 from .datasets import LongTailedData
 from .experiments import ROLES, Experiment
@@ -23,6 +22,8 @@ def new_network(experiment: Experiment, data: LongTailedData, role: str) -> Patc
     with torch.random.fork_rng(devices=[]):  # a GPU would start, and no process could fork then
         seed_epoch(experiment.seed, role, epoch=-1 % 2**32)
         if experiment.backbone != "resnet":
+            from .backbones import backbone_for  # imports torchvision, which takes seconds
+
             name, weights = experiment.backbone, experiment.weights
             settings["smallest"] = min(_sides(experiment))
             return backbone_for(name, classes, experiment.image_size, weights, **settings)

@@ -82,11 +82,12 @@ def test_a_stand_in_says_so():
 
 
 def test_loading_imports_nothing_large():
-    """torchvision, and what torch fetches for networks without memory, take most of a second."""
+    """Seconds: torchvision, scikit-learn, what torch fetches for networks without memory."""
     files = [str(file.with_name("student_model.pth")) for file in SHIPPED]
     code = f"""
 import sys, torch
 before = set(sys.modules)
+from ltkd import runs
 from ltkd.classifier import Classifier
 for file in {files}: Classifier.load(file)
 print({{"torchvision", "sympy", "sklearn", "matplotlib"}} & (set(sys.modules) - before))
