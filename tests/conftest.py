@@ -93,10 +93,20 @@ def home(request, tmp_path_factory, monkeypatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def digits(tmp_path_factory) -> LongTailedData:
-    """The embedded data set, built once. Read only."""
+def built(tmp_path_factory) -> Path:
+    """A home with the embedded data set, built once: copied, it spares other processes that."""
+    folder = tmp_path_factory.mktemp("digits")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LTKD_HOME", str(tmp_path_factory.mktemp("digits")))
+        patch.setenv("LTKD_HOME", str(folder))
+        build(Experiment.named("digits-lt"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digits(built) -> LongTailedData:
+    """The embedded data set. Read only."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LTKD_HOME", str(built))
         return build(Experiment.named("digits-lt"))
 
 

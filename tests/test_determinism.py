@@ -1,6 +1,7 @@
 """The same seed, the same weights bit for bit: in a notebook, on the command line, after a kill."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -60,9 +61,8 @@ def weights(home: Path) -> dict[str, torch.Tensor]:
     return found
 
 
-def test_the_same_weights_as_in_a_notebook(tmp_path, monkeypatch, capfd):
-    there, here = tmp_path / "there", tmp_path / "here"
-    there.mkdir()
+def test_the_same_weights_as_in_a_notebook(built, tmp_path, monkeypatch, capfd):
+    there, here = (shutil.copytree(built, tmp_path / name) for name in ("there", "here"))
     monkeypatch.setenv("LTKD_HOME", str(there))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     in_a_notebook(there)

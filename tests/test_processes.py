@@ -1,6 +1,7 @@
 """Several processes on the CPU: the same result as one, one writer, and an orderly end."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -55,11 +56,12 @@ def children(run: subprocess.Popen) -> list[psutil.Process]:
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory) -> list[dict]:
+def both(built, tmp_path_factory) -> list[dict]:
     """What one process and what two found."""
     found = []
     for number in 1, 2:
         home = tmp_path_factory.mktemp(f"processes{number}")
+        shutil.copytree(built, home, dirs_exist_ok=True)
         with started(number, PROGRAM, home / "found.pt", home=home) as run:
             output, _ = run.communicate(timeout=PATIENCE)
         assert run.returncode == 0, output[-3000:]
@@ -76,7 +78,8 @@ train_on(2, experiment, build(experiment), "teacher")[1]["metrics"]["processes"]
 """
 
 
-def test_a_notebook_trains_on_two_processes(tmp_path, home):
+def test_a_notebook_trains_on_two_processes(tmp_path, home, built):
+    shutil.copytree(built, home, dirs_exist_ok=True)
     file = tmp_path / "a.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)]), file)
     execute(file, file)
