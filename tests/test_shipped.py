@@ -20,17 +20,20 @@ IMAGES = {  # of the test sets
     "cifar10-lt-best": 10_000,
     "cifar100-lt": 10_000,
     "cifar100-lt-best": 10_000,
+    "cifar100-lt-if50": 10_000,
     "stanford-cars-lt": 1_635,
 }
-SHIPPED = [PROJECT / "saved_model" / name / "results.json" for name in IMAGES]
+WITHOUT_MODELS = ("cifar100-lt-if50",)
+RESULTS = [PROJECT / "saved_model" / name / "results.json" for name in IMAGES]
+SHIPPED = [file for file in RESULTS if file.parent.name not in WITHOUT_MODELS]
 MEBIBYTES = 16
 
 
-def shipped(function):
-    return pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.parent.name)(function)
+def each(files):
+    return pytest.mark.parametrize("file", files, ids=lambda file: file.parent.name)
 
 
-@shipped
+@each(SHIPPED)
 def test_models_are_those_of_the_results(file):
     results = json.loads(file.read_text())
     experiment = Experiment.from_dict(results["experiment"])
@@ -46,7 +49,7 @@ def test_models_are_those_of_the_results(file):
         assert parameters == results[role]["parameters"]
 
 
-@shipped
+@each(RESULTS)
 def test_accuracies_follow_from_the_confusion(file):
     results = json.loads(file.read_text())
     counts = np.array(results["counts"])
@@ -62,7 +65,7 @@ def test_accuracies_follow_from_the_confusion(file):
             assert scores["groups"][name] == (pytest.approx(wanted) if mask.any() else None)
 
 
-@shipped
+@each(RESULTS)
 def test_every_seed_says_how_it_was_made(file):
     results = json.loads(file.read_text())
     own = [row for row in results["seeds"] if row["seed"] == results["experiment"]["seed"]]
