@@ -176,7 +176,7 @@ def panel(models, quick):
 
 
 @pytest.fixture(scope="session")
-def evaluated_once(digits, tmp_path_factory) -> Path:
+def evaluated_once(built, digits, tmp_path_factory) -> Path:
     """A home with a teacher that always says 0, a student that always says 9, and their results.
 
     Read only.
@@ -187,10 +187,10 @@ def evaluated_once(digits, tmp_path_factory) -> Path:
     from ltkd.initial import new_network
     from ltkd.runs import results
 
-    quick, folder = _shortened(Experiment.named("digits-lt"), 1), tmp_path_factory.mktemp("rated")
+    quick = _shortened(Experiment.named("digits-lt"), 1)
+    folder = shutil.copytree(built, tmp_path_factory.mktemp("rated"), dirs_exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LTKD_HOME", str(folder))
-        build(quick)
         for role, favourite in zip(ROLES, (0, 9), strict=True):
             network = new_network(quick, digits, role).eval()
             network.classifier.bias.data[favourite] += 100
