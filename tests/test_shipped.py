@@ -188,6 +188,7 @@ def test_the_readmes_controls_are_those_of_the_file():
         ("none, tail_cutmix", "the student without teacher: Balanced Softmax", ""),
         ("none, tail_cutmix_prior", knows, ""),
         (f"kd{BALANCED}, tail_cutmix_prior", knows, "†"),
+        (f"kd{BALANCED}, both tail_cutmix_prior", "the same, and its teacher was pasted into", ""),
     ):
         *cells, error = headline([row["test"] for row in rows if row["row"] == name])
         assert in_readme(label, [*cells, error + mark])
