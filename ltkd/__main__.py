@@ -175,6 +175,7 @@ HELP = {
     "teacher_width": "channels of the teacher's first stage",
     "teacher_depth": "layers of the teacher; the student's where not given",
     "teacher_stem_stride": "its first convolution's stride; the student's where not given",
+    "teacher_members": "so many networks of the next seeds, their logits averaged, are the teacher",
     "bank": "keep the teacher's outputs of so many epochs; after these the augmentations repeat",
 }
 JOBS = {

@@ -11,7 +11,7 @@ from .datasets import LongTailedData
 from .experiments import Experiment
 from .files import unread, write_atomically
 from .longtail import GROUPS
-from .networks import PatchNetwork, ResNet
+from .networks import Ensemble, PatchNetwork, ResNet
 from .options import LARGEST_IMAGE
 
 FORMAT = "ltkd-model"
@@ -103,6 +103,9 @@ def network_from(settings: dict) -> PatchNetwork:
     >>> network_from(ResNet(3, depth=8).settings).settings["depth"]
     8
     """
+    if "members" in settings:
+        alone = {name: value for name, value in settings.items() if name != "members"}
+        return Ensemble([network_from(alone) for _ in range(settings["members"])])
     if "backbone" not in settings:
         return ResNet(**settings)
     from .backbones import Backbone  # imports torchvision, which takes most of a second
@@ -163,7 +166,8 @@ def _check_shapes(content: dict) -> None:
     A large network is made without memory first: a small file can describe an enormous one.
     """
     settings, weights = content["network"], content["weights"]
-    if settings.get("depth", 0) > len(weights):  # every layer has a tensor at least
+    layers = max(1, settings.get("depth", 1)) * settings.get("members", 1)
+    if layers > len(weights):  # every layer has a tensor at least
         raise ValueError("fewer weights than layers")
     with torch.device("meta" if _large(settings) else "cpu"):
         wanted = network_from(settings).state_dict()
@@ -197,7 +201,7 @@ def _large(settings: dict) -> bool:
 
     Networks without memory make torch import for most of a second, so small ones do without.
     """
-    if "backbone" in settings:
+    if "backbone" in settings or "members" in settings:
         return True
     width, channels = settings["width"], 4 * settings["width"]  # of a ResNet's ends
     stem = 3 * width * (2 * settings["stem_stride"]) ** 2

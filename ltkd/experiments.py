@@ -79,6 +79,7 @@ class Experiment:
     teacher_width: int = 16
     teacher_depth: int | None = None  # None: that of the student
     teacher_stem_stride: int | None = None  # None: that of the student
+    teacher_members: int = 1  # so many networks, of seeds S, S + 1, …: the mean of their logits
     teacher_loss: str = "cross_entropy"  # a key of losses.CLASS_LOSSES
     teacher_mix: str = "none"
     student_loss: str = "balanced_softmax"

@@ -30,6 +30,7 @@ TEACHER_TAGS = {
     "teacher_width": "teacher_width",
     "teacher_depth": "teacher_depth",
     "teacher_stem_stride": "teacher_stem",
+    "teacher_members": "teacher_members",
     "teacher_loss": "teacher_",
     "teacher_mix": "teacher_mix_",
     "seed": "seed",

@@ -1,6 +1,7 @@
 """Residual networks that classify every patch; an image's logits are the mean of its patches'."""
 
 import hashlib
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -142,6 +143,33 @@ class ResNet(PatchNetwork):
     def features(self, x: Tensor) -> Tensor:
         """Normalised images (B, 3, S, S) → feature maps (B, 4 · width, h, w)."""
         return self.blocks(F.relu(self.norm(self.stem(x))))
+
+
+class Ensemble(PatchNetwork):
+    """Several networks of one shape as one: the mean of their patch logits, (B, P, C).
+
+    Deep ensembles (Lakshminarayanan et al. 2017) average probabilities. A mean of logits keeps the
+    image's logits the mean of its patches'. Raises ValueError where the networks are fewer than
+    two, or of different shapes.
+
+    >>> one, other = (ResNet(3, depth=8).eval() for _ in range(2))
+    >>> image = torch.zeros(1, 3, 32, 32)
+    >>> torch.allclose(Ensemble([one, other])(image), (one(image) + other(image)) / 2)
+    True
+    """
+
+    def __init__(self, members: Sequence[PatchNetwork]):
+        if len(members) < 2:
+            raise ValueError(f"An ensemble has two members or more, not {len(members)}.")
+        first, *others = (member.settings for member in members)
+        if any(settings != first for settings in others):
+            raise ValueError("The members of an ensemble have one shape; these have several.")
+        super().__init__(first | {"members": len(members)})
+        self.members = nn.ModuleList(members)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Square images (B, 3, S, S) → patch logits (B, P, C)."""
+        return torch.stack([member(images).float() for member in self.members]).mean(0)
 
 
 def image_logits(patch_logits: Tensor) -> Tensor:

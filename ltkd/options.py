@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 PROFILES = ("exponential", "step", "natural")
 LARGEST_IMAGE = 4096  # pixels a side
 # The smallest value of a field.
-LEAST = {"image_size": 8, "width": 1, "teacher_width": 1, "validation": 1}
+LEAST = {"image_size": 8} | dict.fromkeys(
+    ("width", "teacher_width", "teacher_members", "validation"), 1
+)
 LEAST |= dict.fromkeys(("seed", "split_seed", "merge_below", "bank"), 0)
 # What gives the small ResNet its shape.
 SHAPE = "depth", "stem_stride", "width", "teacher_width", "teacher_depth", "teacher_stem_stride"
@@ -36,6 +38,7 @@ OPTIONS = {
     "teacher_width": int,
     "teacher_depth": int,
     "teacher_stem_stride": int,
+    "teacher_members": int,
     "bank": int,
 }
 VARIABLES = {f"LTKD_{name.upper()}" for name in ("experiment", "data", "home", *OPTIONS)}

@@ -28,7 +28,7 @@ from .experiments import APART, ROLES, Experiment
 from .files import claimed, out_of_memory, read_json, shown, write_json
 from .finished import finished, same_training, trained_model
 from .initial import check_networks, new_network
-from .networks import PatchNetwork, digest
+from .networks import Ensemble, PatchNetwork, digest
 from .processes import say
 from .provenance import command, machine
 from .supervision import check_names, distillation_loss, mixing_for, objective_for
@@ -46,16 +46,22 @@ def expected_seconds(
     experiment: Experiment, data: LongTailedData, role: str, teacher: PatchNetwork | None = None
 ) -> float:
     """How long the training of `role` takes here, estimated from a few steps of fresh networks."""
-    accelerator = accelerator_for(experiment.schedule.precision)
+    accelerator, members = (
+        accelerator_for(experiment.schedule.precision),
+        experiment.teacher_members,
+    )
     some = replace(data, train=Split(*(field[:100] for field in data.train)))  # for the mean
     with torch.random.fork_rng(devices=[]):
         network = new_network(experiment, some, role)
         if role == "student" and teacher is None:
-            teacher = new_network(experiment, some, "teacher").eval().to(accelerator.device)
+            teacher = new_network(experiment, some, "teacher")
+            teacher = Ensemble([teacher] * members) if members > 1 else teacher
+            teacher = teacher.eval().to(accelerator.device)
         images = -(-len(data.train.labels) // processes.count())
-        return training_seconds(
+        seconds = training_seconds(
             network, teacher, experiment.schedule, images, experiment.image_size, accelerator
         )
+    return seconds * (members if role == "teacher" else 1)
 
 
 def train(experiment: Experiment, data: LongTailedData, role: str) -> tuple[PatchNetwork, dict]:
@@ -83,7 +89,10 @@ def train(experiment: Experiment, data: LongTailedData, role: str) -> tuple[Patc
     work = f"The training of the {role} of {experiment.name}"
     claim = claimed(experiment.model_folder / role, work) if processes.is_main() else nullcontext()
     with claim, _explained(experiment):
-        _train(experiment, data, role, teacher)
+        if role == "teacher" and experiment.teacher_members > 1:
+            _train_members(experiment, data)
+        else:
+            _train(experiment, data, role, teacher)
     return load_checkpoint(path)
 
 
@@ -104,19 +113,44 @@ def _train(
     )
     history, network, seconds = trainer.fit(), trainer.plain, trainer.seconds
     assert isinstance(network, PatchNetwork)  # as new_network made it
-    metrics = {
-        "test": evaluate_network(network, data.test, data.groups),
-        "validation": evaluate_network(network, data.validation, data.groups),
-        "seconds": seconds,
-        "parameters": sum(p.numel() for p in network.parameters()),
-        "precision": numbers,
-        "processes": processes.count(),
-        "machine": machine(),
-    }
+    metrics = _measured(network, data) | {"seconds": seconds, "precision": numbers}
     if processes.is_main():
         save_checkpoint(path, network, data, experiment, role, metrics, history)
         state_file(experiment, role).unlink(missing_ok=True)
         print(f"The {role} is trained ({seconds:.0f} s) and saved to {shown(path)}.")
+    processes.wait()
+
+
+def _measured(network: PatchNetwork, data: LongTailedData) -> dict:
+    """What a model file says of a trained network, but for how it was trained."""
+    return {
+        "test": evaluate_network(network, data.test, data.groups),
+        "validation": evaluate_network(network, data.validation, data.groups),
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "processes": processes.count(),
+        "machine": machine(),
+    }
+
+
+def _train_members(experiment: Experiment, data: LongTailedData) -> None:
+    """Train the networks of a teacher that has several, each as a teacher of its own seed, where
+    that is not done, and save them as one. Its history is their mean, its seconds are their sum."""
+    seeds = range(experiment.seed, experiment.seed + experiment.teacher_members)
+    alone = (replace(experiment, teacher_members=1, seed=seed) for seed in seeds)
+    networks, contents = zip(*(train(member, data, "teacher") for member in alone), strict=True)
+    network = Ensemble(networks).to(accelerator_for(experiment.schedule.precision).device)
+    metrics = _measured(network, data) | {
+        "seconds": sum(content["metrics"]["seconds"] for content in contents),
+        "precision": contents[0]["metrics"]["precision"],
+    }
+    epochs = zip(*(content["history"] for content in contents), strict=True)
+    history = [
+        {term: np.mean([e[term] for e in same]).item() for term in same[0]} for same in epochs
+    ]
+    if processes.is_main():
+        path = experiment.model_file("teacher")
+        save_checkpoint(path, network, data, experiment, "teacher", metrics, history)
+        print(f"The mean of these {len(networks)} networks is the teacher, saved to {shown(path)}.")
     processes.wait()
 
 

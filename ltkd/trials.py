@@ -29,7 +29,7 @@ def trial(
 
     Parameters
     ----------
-    teacher : whose student is trained; None trains a teacher
+    teacher : whose student is trained; None trains a teacher, of one network
     network : yours, in place of a fresh ResNet. It takes images uint8 (B, 3, H, W) and gives patch
         logits (B, P, C); one that sees no patches gives P = 1. A student needs the P of its
         teacher only where the recipe distils patches

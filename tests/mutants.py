@@ -88,6 +88,8 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("boxes lie half outside", "shift = (1 - sides) *", "shift = sides *"),
     ],
     "networks": [
+        ("members are added up", "for member in self.members]).mean(0)", "for member in self.members]).sum(0)"),
+        ("members of several shapes are one", "if any(settings != first for settings in others):", "if False:"),
         ("the image is its best patch", "patch_logits.mean(1)", "patch_logits.amax(1)"),
         ("the mean is added", "(images - self.mean)", "(images + self.mean)"),
         ("the deviation multiplies", "/ self.std\n", "* self.std\n"),
@@ -242,6 +244,10 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("logits that tell nothing pass", "right.all() or not told", "right.all()"),
     ],
     "runs": [
+        ("all members have one seed", "replace(experiment, teacher_members=1, seed=seed) for seed in seeds", "replace(experiment, teacher_members=1) for seed in seeds"),
+        ("the time of one member", 'sum(content["metrics"]["seconds"] for content in contents)', 'contents[0]["metrics"]["seconds"]'),
+        ("a teacher of several is trained as one", 'if role == "teacher" and experiment.teacher_members > 1:', "if False:"),
+        ("the estimate forgets the members", 'seconds * (members if role == "teacher" else 1)', "seconds"),
         ("test images set the threshold", '= metrics["validation"]["low_confidence"]', '= metrics["test"]["low_confidence"]'),
         ("validation images in place of test images", '"test": evaluate_network(network, data.test,', '"test": evaluate_network(network, data.validation,'),
         ("results of the validation images", '_role_scores(logits[role], data', '_role_scores(logits["teacher"], data'),

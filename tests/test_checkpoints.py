@@ -276,6 +276,13 @@ def test_a_network_that_cannot_be_made(saved, settings):
     assert "its parts do not fit each other" in refused(saved[0])
 
 
+@pytest.mark.parametrize("members", [10**9, 2, 1, 0, -1, 2.0, True, "2", None, [2]], ids=repr)
+def test_members_that_are_not_there(saved, members):
+    content = torch.load(saved[0], weights_only=True)
+    change(saved[0], network=content["network"] | {"members": members})
+    assert "its parts do not fit each other" in refused(saved[0])
+
+
 @pytest.mark.parametrize("name", ["grid", "stem_stride"])
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "4", [4]])
 def test_settings_that_only_forward_would_notice(saved, name, value):

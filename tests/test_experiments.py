@@ -61,6 +61,7 @@ def test_every_field_that_changes_the_result_changes_the_name():
         "student_loss": "focal", "student_tail_loss": "focal", "distillation": "dkd", "seed": 3,
         "stem_stride": 2, "bank": 5, "teacher_mix": "cutmix", "student_mix": "cutmix",
         "merge_below": 4, "backbone": "resnet18", "teacher_depth": 14, "teacher_stem_stride": 2,
+        "teacher_members": 2,
     }  # fmt: skip
     plan = {
         "epochs": 7, "batch_size": 32, "learning_rate": 0.3, "warmup": 0.2, "momentum": 0.8,
