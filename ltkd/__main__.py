@@ -99,7 +99,7 @@ def _stopped(*_: object) -> None:
 def evaluate(experiment: Experiment, options: dict) -> None:
     """Evaluate teacher and student on the test images, and write results.json."""
     from .evaluation import scores, table
-    from .runs import results
+    from .results import results
 
     print(table(scores(results(experiment, datasets.build(experiment)))))
 

@@ -23,7 +23,8 @@ from .longtail import GROUPS
 from .mixing import MIXES
 from .objectives import RECIPES
 from .provenance import command, machine
-from .runs import made_by, train
+from .results import made_by
+from .runs import train
 
 MIXED = ("none", "kd", "uniform", "image_and_patch")  # the recipes that are tried with mixing
 ALONE = "teacher alone"

@@ -11,7 +11,7 @@ from .evaluation import evaluate_network, predict
 from .experiments import Experiment
 from .files import shown
 from .finished import trained_model
-from .runs import renew_results
+from .results import renew_results
 
 
 def temperature(logits: np.ndarray, labels: np.ndarray) -> float:

@@ -6,7 +6,7 @@ from .evaluation import evaluate_network
 from .experiments import ROLES, Experiment
 from .files import shown
 from .finished import trained_model
-from .runs import renew_results
+from .results import renew_results
 
 TOLERANCE = 0.1  # points of accuracy on the validation images
 

@@ -13,7 +13,7 @@ import torch
 from nbval.kernel import RunningKernel
 from PIL import Image
 
-from ltkd.datasets import LongTailedData, build
+from ltkd.datasets import LongTailedData, Split, build
 from ltkd.experiments import PROJECT, ROLES, Experiment
 from ltkd.options import OPTIONS
 
@@ -135,6 +135,13 @@ def write_classes():
 
 
 @pytest.fixture
+def swapped():
+    """A function: (data) → the same counts, but a training image and a test image of one class in
+    each other's place."""
+    return _swapped
+
+
+@pytest.fixture
 def models(digits, quick):
     """Two different model files with random weights, and the predefined images."""
     from panels import METRICS  # only where it is used: the widgets take seconds to import
@@ -185,7 +192,7 @@ def evaluated_once(built, digits, tmp_path_factory) -> Path:
 
     from ltkd.checkpoints import save_checkpoint
     from ltkd.initial import new_network
-    from ltkd.runs import results
+    from ltkd.results import results
 
     quick = _shortened(Experiment.named("digits-lt"), 1)
     folder = shutil.copytree(built, tmp_path_factory.mktemp("rated"), dirs_exist_ok=True)
@@ -225,6 +232,14 @@ def _narrow() -> Experiment:
 def _shortened(experiment: Experiment, epochs: int, **schedule) -> Experiment:
     plan = replace(experiment.schedule, epochs=epochs, **schedule)
     return replace(experiment, schedule=plan)
+
+
+def _swapped(data: LongTailedData) -> LongTailedData:
+    train, test = (Split(*(field.copy() for field in part)) for part in (data.train, data.test))
+    row = int(np.flatnonzero(test.labels == train.labels[0])[0])
+    for ours, theirs in zip(train, test, strict=True):
+        ours[0], theirs[row] = theirs[row].copy(), ours[0].copy()
+    return replace(data, train=train, test=test)
 
 
 def _write_classes(folder: Path, sizes: dict[str, int], side: int = 8) -> list[Path]:

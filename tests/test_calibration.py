@@ -12,7 +12,8 @@ from ltkd.checkpoints import CheckpointError, load_checkpoint, network_from
 from ltkd.evaluation import evaluate, predict
 from ltkd.files import write_json
 from ltkd.networks import ResNet
-from ltkd.runs import results, train
+from ltkd.results import results
+from ltkd.runs import train
 
 
 def surprise(logits, labels) -> float:

@@ -13,7 +13,8 @@ from ltkd.classifier import Classifier, ModelPair, model_folders
 from ltkd.evaluation import LOW, predict, softmax
 from ltkd.experiments import Experiment
 from ltkd.files import write_json
-from ltkd.runs import results, train
+from ltkd.results import results
+from ltkd.runs import train
 from ltkd.supervision import distillation_loss
 
 

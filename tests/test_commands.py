@@ -15,7 +15,7 @@ from ltkd import __main__, runs, training
 from ltkd.__main__ import main
 from ltkd.checkpoints import load_checkpoint
 from ltkd.datasets import Split
-from ltkd.experiments import Experiment
+from ltkd.experiments import ROLES, Experiment
 from ltkd.options import OPTIONS
 
 GROUPS = {"many", "medium", "few", "head", "tail", "top", "middle", "bottom"}
@@ -238,17 +238,17 @@ def test_teacher_and_student_go_on_where_they_stopped(digits, narrow, shorten, t
     if ema:
         experiment = replace(experiment, teacher_mix="cutmix", student_mix="tail_patches")
     weights = {}
-    for home, stops in (("smooth", ()), ("interrupted", runs.ROLES)):
+    for home, stops in (("smooth", ()), ("interrupted", ROLES)):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("LTKD_HOME", str(tmp_path / home))
-            for role in runs.ROLES:
+            for role in ROLES:
                 if role in stops:
                     with pytest.MonkeyPatch.context() as stop, pytest.raises(KeyboardInterrupt):
                         stop_after(stop, 1)
                         runs.train(experiment, digits, role)
                     assert runs.state_file(experiment.owner(role), role).exists()
                 weights[home, role] = runs.train(experiment, digits, role)[0].state_dict()
-    for role in runs.ROLES:
+    for role in ROLES:
         first, second = weights["smooth", role], weights["interrupted", role]
         assert all(torch.equal(first[k], second[k]) for k in first)
 

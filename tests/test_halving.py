@@ -6,7 +6,7 @@ from ltkd import halving
 from ltkd.checkpoints import halved, load_checkpoint
 from ltkd.evaluation import evaluate_network
 from ltkd.experiments import ROLES
-from ltkd.runs import results
+from ltkd.results import results
 
 
 def stored(path) -> dict[str, torch.Tensor]:

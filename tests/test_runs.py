@@ -5,18 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from ltkd import runs
-from ltkd.calibration import calibrate
 from ltkd.checkpoints import CheckpointError, load_checkpoint, write_checkpoint
 from ltkd.datasets import Split
 from ltkd.evaluation import evaluate_network
-from ltkd.experiments import ROLES, Experiment
-from ltkd.files import read_json, write_json
-from ltkd.finished import trained_model
+from ltkd.experiments import Experiment
 from ltkd.gallery import save_predefined_images
-from ltkd.halving import halve
 from ltkd.images import predefined_images, read_image
 from ltkd.initial import new_network
 from ltkd.training import Trainer
@@ -99,7 +94,9 @@ def test_a_teacher_is_not_mixed_by_what_needs_a_teacher(mix, digits, quick):
         runs.train(replace(quick, teacher_mix=mix), digits, "teacher")
 
 
-def test_a_model_of_another_schedule_or_of_other_counts_is_not_taken(digits, quick, capsys):
+def test_a_model_of_another_schedule_or_of_other_counts_is_not_taken(
+    digits, quick, swapped, capsys
+):
     """Though it lies where this one would."""
     quick = replace(quick, teacher_width=8)
     other = replace(quick, schedule=replace(quick.schedule, learning_rate=1e-3))
@@ -115,32 +112,6 @@ def test_a_model_of_another_schedule_or_of_other_counts_is_not_taken(digits, qui
     exchanged = swapped(fewer)
     assert runs.train(quick, exchanged, "teacher")[1]["data"] == exchanged.fingerprint
     assert capsys.readouterr().out.count("is of another experiment or other data") == 3
-
-
-def swapped(data):
-    """The same counts, but a training image and a test image of one class in each other's place."""
-    train, test = (Split(*(field.copy() for field in part)) for part in (data.train, data.test))
-    row = int(np.flatnonzero(test.labels == train.labels[0])[0])
-    for ours, theirs in zip(train, test, strict=True):
-        ours[0], theirs[row] = theirs[row].copy(), ours[0].copy()
-    return replace(data, train=train, test=test)
-
-
-@pytest.mark.parametrize("job", [runs.results, calibrate, halve])
-def test_no_model_is_evaluated_on_images_that_it_was_trained_on(trained, digits, job):
-    before = {f.name: f.read_bytes() for f in trained.model_folder.iterdir()}
-    with pytest.raises(CheckpointError, match="trained on other images than the data set holds"):
-        job(trained, swapped(digits))
-    assert {f.name: f.read_bytes() for f in trained.model_folder.iterdir()} == before
-
-
-def test_no_model_is_evaluated_as_another_experiment(trained, digits):
-    """As where the defaults were others when it was trained."""
-    _, content = load_checkpoint(trained.model_file("student"))
-    content["experiment"]["distillation"] = "none"
-    write_checkpoint(trained.model_file("student"), content)
-    with pytest.raises(CheckpointError, match=r"as another experiment than .* train the student"):
-        runs.results(trained, digits)
 
 
 def test_a_model_of_a_later_version_is_not_trained_over(trained, digits):
@@ -159,18 +130,7 @@ def test_a_student_goes_on_with_its_own_teacher_alone(digits, quick):
     assert identity(0) == identity(0) != identity(1)
 
 
-def test_files_of_before_fingerprints_are_known_by_their_counts(trained, digits):
-    path = trained.model_file("student")
-    content = torch.load(path, weights_only=True)
-    del content["data"]
-    write_checkpoint(path, content)
-    runs.results(trained, digits)
-    fewer = replace(digits, train=Split(*(field[1:] for field in digits.train)))
-    with pytest.raises(CheckpointError, match="trained on other images"):
-        trained_model(trained, fewer, "student")
-
-
-def test_an_interrupted_training_goes_on_wherever_its_folder_is_called(digits, quick):
+def test_an_interrupted_training_goes_on_wherever_its_folder_is_called(digits, quick, swapped):
     """But not on other images."""
 
     def identity(data=digits, folder="/one/birds", **changes):
@@ -180,55 +140,6 @@ def test_an_interrupted_training_goes_on_wherever_its_folder_is_called(digits, q
     assert identity() == identity(folder="/two/birds", expected="another text")
     assert identity() != identity(data=swapped(digits))
     assert identity() != identity(seed=1)
-
-
-def as_of_seed(seed: int, trained: Experiment) -> Experiment:
-    """The same models under the name of another seed."""
-    other = replace(trained, seed=seed)
-    for role in ROLES:
-        _, content = load_checkpoint(trained.model_file(role))
-        write_checkpoint(other.model_file(role), content | {"experiment": other.as_dict()})
-    return other
-
-
-def test_seeds_of_other_images_are_not_shown_together(trained, digits):
-    other = as_of_seed(1, trained)
-    runs.results(other, digits)
-    assert [row["seed"] for row in runs.results(trained, digits)["seeds"]] == [0, 1]
-    file = other.model_folder / "results.json"
-    content = read_json(file)
-    defaults = {"experiment": replace(other, student_loss="focal").as_dict()}  # of an older ltkd
-    for other_data in ({"counts": [1] * 10}, {"data": "another"}, defaults):
-        write_json(file, content | other_data)
-        assert [row["seed"] for row in runs.results(trained, digits)["seeds"]] == [0]
-
-
-def test_a_seed_above_nine_is_shown_too(trained, digits):
-    late = as_of_seed(12, trained)
-    assert [row["seed"] for row in runs.results(late, digits)["seeds"]] == [12]
-
-
-def test_the_threshold_of_the_panel_is_of_validation_images(trained, digits):
-    path = trained.model_file("student")
-    content = torch.load(path, weights_only=True)
-    stored = content["metrics"]["validation"]
-    found = runs.results(trained, digits)["student"]
-    assert found["low_confidence"] == stored["low_confidence"]
-    assert found["validation"]["all"] == stored["all"] != found["all"]
-    assert found["validation"]["few"] == stored["groups"]["few"]
-    assert found["precision"] == "float32"
-
-
-def test_results_name_the_machine_that_trained(trained, digits, monkeypatch):
-    monkeypatch.setattr(runs, "machine", lambda: {"device": "another one"})
-    assert runs.results(trained, digits)["machine"]["device"] != "another one"
-    path = trained.model_file("student")
-    content = torch.load(path, weights_only=True)
-    del content["metrics"]["machine"]  # as in files of before
-    write_checkpoint(path, content)
-    assert runs.results(trained, digits)["machine"]["device"] != "another one"  # said before
-    trained.results_file.unlink()
-    assert runs.results(trained, digits)["machine"]["device"] == "another one"
 
 
 def test_metrics_are_those_of_the_splits_that_they_name(digits, quick):

@@ -14,6 +14,7 @@ from ltkd.evaluation import evaluate_network, predict
 from ltkd.experiments import Experiment
 from ltkd.files import shown
 from ltkd.networks import Ensemble, ResNet
+from ltkd.results import results
 from ltkd.training import Trainer
 
 
@@ -88,7 +89,7 @@ def test_what_is_trained_already_is_not_trained_again(digits, several, monkeypat
 
 def test_a_student_learns_from_all_of_them(digits, several):
     runs.train(several, digits, "student")
-    summary = runs.results(several, digits)
+    summary = results(several, digits)
     assert summary["command"].startswith("python -m ltkd student digits-lt --")
     assert "--teacher-members 2" in summary["command"]
     assert summary["teacher"]["parameters"] == 2 * summary["student"]["parameters"]

@@ -11,7 +11,7 @@ from ltkd.checkpoints import save_checkpoint
 from ltkd.datasets import build
 from ltkd.experiments import ROLES
 from ltkd.initial import new_network
-from ltkd.runs import results
+from ltkd.results import results
 
 
 @pytest.fixture
