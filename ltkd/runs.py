@@ -35,10 +35,8 @@ def expected_seconds(
     experiment: Experiment, data: LongTailedData, role: str, teacher: PatchNetwork | None = None
 ) -> float:
     """How long the training of `role` takes here, estimated from a few steps of fresh networks."""
-    accelerator, members = (
-        accelerator_for(experiment.schedule.precision),
-        experiment.teacher_members,
-    )
+    accelerator = accelerator_for(experiment.schedule.precision)
+    members = experiment.teacher_members
     some = replace(data, train=Split(*(field[:100] for field in data.train)))  # for the mean
     with torch.random.fork_rng(devices=[]):
         network = new_network(experiment, some, role)
