@@ -186,8 +186,11 @@ def test_the_readmes_controls_are_those_of_the_file():
     rows = json.loads(file.read_text())["rows"]
     knows = "the same, its label loss knows how pasted labels are drawn"
     for name, label, mark in (
+        (f"teacher alone{BALANCED}", "wide teacher: Balanced Softmax", ""),
+        (f"teacher alone{BALANCED}, tail_cutmix_prior", knows, ""),
         ("none, tail_cutmix", "the student without teacher: Balanced Softmax", ""),
         ("none, tail_cutmix_prior", knows, ""),
+        (f"kd{BALANCED}, tail_cutmix", "student of the wide teacher: plain distillation", "†"),
         (f"kd{BALANCED}, tail_cutmix_prior", knows, "†"),
         (f"kd{BALANCED}, both tail_cutmix_prior", "the same, and its teacher was pasted into", ""),
     ):
@@ -201,7 +204,7 @@ def test_the_readmes_controls_are_those_of_the_file():
         ("cifar100-lt", ("teacher: Balanced Softmax", "**student**: plain distillation from it")),
         (
             "cifar100-lt-best",
-            ("wide teacher: Balanced Softmax", "**student of the wide teacher**: plain dist"),
+            ("three such teachers, the mean of", "**student of three such teachers**: plain"),
         ),
     ],
 )
