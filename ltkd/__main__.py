@@ -176,6 +176,7 @@ HELP = {
     "teacher_depth": "layers of the teacher; the student's where not given",
     "teacher_stem_stride": "its first convolution's stride; the student's where not given",
     "teacher_members": "so many networks of the next seeds, their logits averaged, are the teacher",
+    "student_epochs": "of the student, where they are not those of the schedule",
     "bank": "keep the teacher's outputs of so many epochs; after these the augmentations repeat",
 }
 JOBS = {

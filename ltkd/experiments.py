@@ -86,6 +86,7 @@ class Experiment:
     student_tail_loss: str | None = None  # the loss of tail images; None: student_loss for all
     student_mix: str = "none"  # how the student's images are mixed, one of mixing.MIXES
     distillation: str = "image_and_patch"  # a key of objectives.RECIPES
+    student_epochs: int | None = None  # None: those of the schedule
     bank: int = 0  # the student's augmentations come again after so many epochs; see bank.py
     schedule: Schedule = SCHEDULES["fast"]
     seed: int = 0  # of weights, order and augmentation
@@ -179,6 +180,16 @@ class Experiment:
         """SCHEDULES, with the named experiment's own in place of that of its name."""
         own = self.default().schedule
         return SCHEDULES | {own.name: own}
+
+    def schedule_of(self, role: str) -> Schedule:
+        """The schedule of the role: a student may be trained for longer than its teacher.
+
+        >>> patient = Experiment.choose("cifar100-lt", student_epochs=40)
+        >>> patient.schedule_of("teacher").epochs, patient.schedule_of("student").epochs
+        (20, 40)
+        """
+        own = self.student_epochs if role == "student" else None
+        return self.schedule if own is None else replace(self.schedule, epochs=own)
 
     @property
     def data_name(self) -> str:

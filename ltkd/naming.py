@@ -41,6 +41,7 @@ STUDENT_TAGS = {
     "student_tail_loss": "tail_",
     "student_mix": "mix_",
     "distillation": "",
+    "student_epochs": "student_epochs",
     "bank": "bank",
 }
 

@@ -12,7 +12,7 @@ PROFILES = ("exponential", "step", "natural")
 LARGEST_IMAGE = 4096  # pixels a side
 # The smallest value of a field.
 LEAST = {"image_size": 8} | dict.fromkeys(
-    ("width", "teacher_width", "teacher_members", "validation"), 1
+    ("width", "teacher_width", "teacher_members", "student_epochs", "validation"), 1
 )
 LEAST |= dict.fromkeys(("seed", "split_seed", "merge_below", "bank"), 0)
 # What gives the small ResNet its shape.
@@ -39,6 +39,7 @@ OPTIONS = {
     "teacher_depth": int,
     "teacher_stem_stride": int,
     "teacher_members": int,
+    "student_epochs": int,
     "bank": int,
 }
 VARIABLES = {f"LTKD_{name.upper()}" for name in ("experiment", "data", "home", *OPTIONS)}
@@ -91,7 +92,7 @@ def check(experiment: "Experiment") -> None:
     if not experiment.imbalance_factor >= 1:
         raise ValueError(f"The imbalance factor is at least 1, not {experiment.imbalance_factor}.")
     for field, least in LEAST.items():
-        if (value := getattr(experiment, field)) < least:
+        if (value := getattr(experiment, field)) is not None and value < least:
             raise ValueError(f"The {field} of an experiment is at least {least}, not {value}.")
     if experiment.image_size > LARGEST_IMAGE:
         raise ValueError(f"The image_size is at most {LARGEST_IMAGE}, not {experiment.image_size}.")

@@ -46,7 +46,12 @@ def expected_seconds(
             teacher = teacher.eval().to(accelerator.device)
         images = -(-len(data.train.labels) // processes.count())
         seconds = training_seconds(
-            network, teacher, experiment.schedule, images, experiment.image_size, accelerator
+            network,
+            teacher,
+            experiment.schedule_of(role),
+            images,
+            experiment.image_size,
+            accelerator,
         )
     return seconds * (members if role == "teacher" else 1)
 
@@ -95,7 +100,7 @@ def _train(
     if trainer.steps > 100:  # less takes no longer than the estimate
         duration = f"; {spoken(expected_seconds(experiment, data, role, teacher))} in all"
     say(
-        f"Training the {role} of {experiment.name}: {experiment.schedule.epochs} epochs on "
+        f"Training the {role} of {experiment.name}: {trainer.schedule.epochs} epochs on "
         f"{trainer.accelerator.device.type}, {among}, {numbers}{duration}."
     )
     history, network, seconds = trainer.fit(), trainer.plain, trainer.seconds
@@ -189,7 +194,7 @@ def trainer_for(
     `network` is trained in place of a `new_network`, where it is given.
     """
     accelerator = accelerator_for(experiment.schedule.precision)
-    schedule = experiment.schedule
+    schedule = experiment.schedule_of(role)
     trained_by = {k: v for k, v in experiment.as_dict().items() if k not in APART}
     taught_by = {}
     if teacher is not None:

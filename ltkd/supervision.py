@@ -148,7 +148,7 @@ def objective_for(
 
 def _teacher_outputs(experiment, data, teacher, accelerator, batches):
     """A function of images and step: the teacher's patch logits, from the bank if there is one."""
-    schedule = experiment.schedule
+    schedule = experiment.schedule_of("student")
     network = compiled(teacher) if schedule.compile else teacher
 
     def forward(images: Tensor) -> Tensor:

@@ -164,6 +164,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "supervision": [
         ("pasted labels have the prior of all images", "torch.ones_like(counts) if mix == OWN_PRIOR else counts", "counts"),
         ("the prior goes by the other's mixing", "experiment.teacher_mix if teacher is None else experiment.student_mix", "experiment.student_mix if teacher is None else experiment.teacher_mix"),
+        ("a bank is shared with a student of another length", 'experiment.schedule_of("student")', "experiment.schedule"),
         ("a bank is shared with what draws numbers", ', "control": recipe.control', ""),
         ("the teacher left in training mode", "memory_format=torch.channels_last).eval()", "memory_format=torch.channels_last).train()"),
         ("the student does not distil", "terms |= distil(patches, seen, labels)", "distil(patches, seen, labels)"),
@@ -244,6 +245,8 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("logits that tell nothing pass", "right.all() or not told", "right.all()"),
     ],
     "runs": [
+        ("a patient student learns no longer", "schedule = experiment.schedule_of(role)", "schedule = experiment.schedule"),
+        ("the estimate forgets a patient student", "            experiment.schedule_of(role),", "            experiment.schedule,"),
         ("all members have one seed", "replace(experiment, teacher_members=1, seed=seed) for seed in seeds", "replace(experiment, teacher_members=1) for seed in seeds"),
         ("the time of one member", 'sum(content["metrics"]["seconds"] for content in contents)', 'contents[0]["metrics"]["seconds"]'),
         ("a teacher of several is trained as one", 'if role == "teacher" and experiment.teacher_members > 1:', "if False:"),

@@ -61,7 +61,7 @@ def test_every_field_that_changes_the_result_changes_the_name():
         "student_loss": "focal", "student_tail_loss": "focal", "distillation": "dkd", "seed": 3,
         "stem_stride": 2, "bank": 5, "teacher_mix": "cutmix", "student_mix": "cutmix",
         "merge_below": 4, "backbone": "resnet18", "teacher_depth": 14, "teacher_stem_stride": 2,
-        "teacher_members": 2,
+        "teacher_members": 2, "student_epochs": 40,
     }  # fmt: skip
     plan = {
         "epochs": 7, "batch_size": 32, "learning_rate": 0.3, "warmup": 0.2, "momentum": 0.8,
@@ -231,6 +231,7 @@ def test_all_fields_as_plain_values():
         ({"split_seed": -1}, "The split_seed of .* at least 0, not -1"),
         ({"validation": 0}, "The validation of .* at least 1, not 0"),
         ({"bank": -1}, "The bank of .* at least 0, not -1"),
+        ({"student_epochs": 0}, "The student_epochs of .* at least 1, not 0"),
         ({"merge_below": -5}, "The merge_below of .* at least 0, not -5"),
         ({"teacher_width": 0}, "The teacher_width of .* at least 1, not 0"),
         ({"width": -4}, "The width of .* at least 1, not -4"),

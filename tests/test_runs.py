@@ -14,12 +14,15 @@ from ltkd.experiments import Experiment
 from ltkd.gallery import save_predefined_images
 from ltkd.images import predefined_images, read_image
 from ltkd.initial import new_network
+from ltkd.results import results
 from ltkd.training import Trainer
 
 
 def test_experiments_that_differ_in_the_student_share_the_teacher():
     experiment = Experiment.named("cifar10-lt")
-    other = replace(experiment, distillation="kd", student_loss="focal", width=32)
+    other = replace(
+        experiment, distillation="dkd", student_loss="focal", width=32, student_epochs=40
+    )
     assert other.model_file("teacher") == experiment.model_file("teacher")
     assert other.model_file("student") != experiment.model_file("student")
 
@@ -30,6 +33,20 @@ def test_experiments_that_differ_in_the_teacher_do_not_share_it():
         assert replace(experiment, **change).model_file("teacher") != experiment.model_file(
             "teacher"
         )
+
+
+def test_a_student_may_be_trained_for_longer_than_its_teacher(digits, narrow, monkeypatch, capsys):
+    patient = replace(narrow, student_epochs=2)
+    student = runs.train(patient, digits, "student")[1]
+    assert len(student["history"]) == 2
+    assert len(runs.train(narrow, digits, "teacher")[1]["history"]) == 1
+    said = capsys.readouterr().out
+    assert f"student of {patient.name}: 2 epochs on" in said
+    assert f"teacher of {narrow.owner('teacher').name}: 1 epochs on" in said
+    assert "--student-epochs 2" in results(patient, digits)["command"]
+    monkeypatch.setattr("ltkd.estimates._step", lambda *_: 1)
+    once, twice = (runs.expected_seconds(e, digits, "student") for e in (narrow, patient))
+    assert twice == 2 * once
 
 
 def test_predefined_images_are_test_images(digits, quick):

@@ -98,6 +98,8 @@ def test_another_seed_has_a_bank_of_its_own(digits, quick, batch, monkeypatch):
     for seed, recipe in ((0, "kd"), (1, "kd"), (1, "kd"), (1, "shuffled"), (1, "uniform")):
         experiment = replace(quick, distillation=recipe, bank=1, seed=seed)
         terms_of(experiment, digits, batch, teacher)
+    terms_of(replace(quick, distillation="kd", bank=1, student_epochs=2), digits, batch, teacher)
+    assert folders[5] not in folders[:5]  # images grow at another epoch
     assert folders[0] != folders[1] == folders[2] == folders[4]
     assert folders[3] not in (folders[0], folders[1])  # it draws numbers between the batches
 
