@@ -123,10 +123,10 @@ def reliability(curves: dict[str, dict], of: str = "") -> Figure:
 def ablation(
     rows: dict[str, dict[str, np.ndarray]], groups: Sequence[str] = ("all", "few")
 ) -> Figure:
-    """Points with error bars (standard deviation over seeds), one row per recipe; hollow: one seed.
+    """Points with error bars, the standard deviation over seeds, one row per recipe.
 
-    `rows` is name → group → accuracies over seeds. Dotted lines stand at no distillation and at
-    plain distillation.
+    `rows` is name → group → accuracies over seeds, two or more. Dotted lines stand at no
+    distillation and at plain distillation.
     """
     fig, axes = plt.subplots(
         1, len(groups), figsize=(9, 1.2 + 0.24 * len(rows)), sharey=True, squeeze=False
@@ -135,10 +135,9 @@ def ablation(
     for ax, group, marker in zip(axes[0], groups, "os^D", strict=False):
         runs = [values[group] for values in rows.values()]
         for place, run in zip(places, runs, strict=True):
-            some = len(run) > 1  # of a single seed nobody knows how far it is from the mean
             ax.errorbar(
-                run.mean(), place, xerr=run.std(ddof=1) if some else None, fmt=marker, capsize=3,
-                color="black", markerfacecolor="black" if some else "white", markersize=4,
+                run.mean(), place, xerr=run.std(ddof=1), fmt=marker, capsize=3, color="black",
+                markersize=4,
             )  # fmt: skip
         ax.grid(axis="y", linestyle=":", linewidth=0.6)
         for name in {"none", "kd"} & set(rows):
@@ -147,6 +146,44 @@ def ablation(
         ax.set(title=f"{group}{shot} classes", xlabel="validation accuracy, %")
     axes[0, 0].set_yticks(places, list(rows))
     return fig
+
+
+@figure
+def ablation_grids(grids: dict[str, dict[str, dict[str, np.ndarray]]], title: str) -> Figure:
+    """Heat maps side by side, the mean over seeds in every cell, ± the standard deviation.
+
+    `grids` is title → line → column → accuracies over seeds, none where it was not measured.
+    """
+    means = [
+        np.array([[v.mean() if len(v) else np.nan for v in cells.values()] for cells in g.values()])
+        for g in grids.values()
+    ]
+    low, high = np.nanmin(np.concatenate(means, None)), np.nanmax(np.concatenate(means, None))
+    widths = [m.shape[1] for m in means]
+    fig, axes = plt.subplots(1, len(grids), figsize=(11, 5.4), width_ratios=widths, squeeze=False)
+    for ax, (name, grid), values in zip(axes[0], grids.items(), means, strict=True):
+        cells = [[_cell(v) for v in line.values()] for line in grid.values()]
+        columns = [
+            column.replace("_", "_\n").replace(" ", "\n") for column in next(iter(grid.values()))
+        ]
+        sns.heatmap(
+            values, ax=ax, cmap="rocket_r", vmin=low, vmax=high, cbar=False, annot=np.array(cells),
+            fmt="", annot_kws={"fontsize": 7}, xticklabels=columns, yticklabels=list(grid),
+            linewidths=0.5,
+        )  # fmt: skip
+        ax.set_title(name, fontsize=9)
+        ax.tick_params(labelsize=8, length=0)
+        ax.tick_params("x", rotation=0)
+        ax.tick_params("y", rotation=0)
+    fig.suptitle(title)
+    return fig
+
+
+def _cell(values: np.ndarray) -> str:
+    """Mean ± standard deviation; the mean alone of one seed; nothing where nothing is measured."""
+    if len(values) < 2:
+        return "".join(f"{value:.1f}" for value in values)
+    return f"{values.mean():.1f}\n± {values.std(ddof=1):.1f}"
 
 
 @figure

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from . import plots, score_plots
 from .ablation import by_row, gains_over_controls
+from .ablation_grid import by_mixing, by_teacher
 from .classifier import ModelPair
 from .datasets import build
 from .evaluation import predict, scores, table
@@ -185,9 +186,24 @@ def ablation_report(experiment_name: str = ABLATED, split: str = "validation") -
 
 
 def ablation_figure() -> Figure | None:
-    """The ablation as points with error bars, None where it is not shipped."""
-    rows = ablation()
-    return None if rows is None else score_plots.ablation(_without_usual_teacher(rows)[0])
+    """Rows of several seeds as points with error bars, None where there are none."""
+    rows = _without_usual_teacher(ablation() or {})[0]
+    several = {name: values for name, values in rows.items() if len(values["all"]) > 1}
+    return score_plots.ablation(several) if several else None
+
+
+def ablation_grids(group: str = "all", split: str = "validation") -> Figure | None:
+    """Every measured row, by recipe and teacher and by recipe and mixing; None if not shipped."""
+    rows = ablation(split=split)
+    if rows is None:
+        return None
+    values = {name: groups[group] for name, groups in rows.items()}
+    grids = {
+        "nothing mixed, by teacher": by_teacher(values),
+        "by what is mixed into the student's images": by_mixing(values),
+    }
+    classes = "all classes" if group == "all" else f"{group}-shot classes"
+    return score_plots.ablation_grids(grids, f"{split} accuracy, %, {classes}")
 
 
 def ablation_gains(experiment_name: str = ABLATED) -> str:

@@ -281,6 +281,10 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("only the whole images' patches are compared", "(size, round(SMALL * size)) if experiment.schedule.small else (size,)", "(size,)"),
         ("looking at the networks draws random numbers", "with torch.random.fork_rng(devices=[]), torch.inference_mode():", "with torch.inference_mode():"),
     ],
+    "ablation_grid": [
+        ("what is mixed is forgotten", "row_name(recipe, teacher, mix)", 'row_name(recipe, teacher, "none")'),
+        ("lines without a number are drawn", "if any(map(len, cells.values()))", "if True"),
+    ],
     "ablation": [
         ("a control is pasted by another teacher", 'or mix == "tail_patches"', "or False"),
         ("two tables at once lose rows", "for r in others if", "for r in [] if"),

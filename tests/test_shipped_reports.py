@@ -99,7 +99,7 @@ def test_what_is_not_shipped(monkeypatch, tmp_path):
     assert shipped.report("cifar100-lt") == "cifar100-lt: not shipped"
     assert shipped.by_class("cifar100-lt") is shipped.reliability("cifar100-lt") is None
     assert shipped.ablation_report() == "ablation: not shipped"
-    assert shipped.ablation_figure() is None
+    assert shipped.ablation_figure() is shipped.ablation_grids() is None
     (tmp_path / "saved_model" / "digits-ablation").mkdir(parents=True)  # a folder without models
     assert shipped.patch_weights("digits-ablation") is None
 
@@ -150,12 +150,32 @@ def test_the_usual_teacher_is_named_once(home):
 
 
 def test_the_ablation_is_drawn_with_error_bars(ablation):
+    """Only rows of several seeds: of one seed nobody knows how far it is from the mean."""
     axis = shipped.ablation_figure().axes[0]
-    several, single = axis.containers
-    assert [bars.lines[0].get_xdata().tolist() for bars in axis.containers] == [[41.0], [39.0]]
-    assert [s[:, 0].tolist() for s in several.lines[2][0].get_segments()] == [[40.0, 42.0]]
-    assert not single.has_xerr and single.lines[0].get_markerfacecolor() == "white"
-    assert [label.get_text() for label in axis.get_yticklabels()] == ["KD", "no distillation"]
+    (bars,) = axis.containers
+    assert bars.lines[0].get_xdata().tolist() == [41.0]
+    assert [s[:, 0].tolist() for s in bars.lines[2][0].get_segments()] == [[40.0, 42.0]]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["KD"]
+
+
+def test_the_grids_of_the_ablation(home):
+    """Two seeds in one cell, one in another; the rest is empty."""
+    several = {
+        "none": (40.0, 42.0),
+        "kd, a wider teacher": (43.5,),
+        "kd, a wider teacher, cutmix": (45,),
+    }
+    ship(home, [
+        {"row": name, "seed": seed, "validation": {"all": value, "few": value - 30}}
+        for name, runs in several.items() for seed, value in enumerate(runs)
+    ])  # fmt: skip
+    left, right = shipped.ablation_grids("few").axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["none", "kd"]
+    assert [label.get_text() for label in right.get_yticklabels()] == ["none", "kd, wider"]
+    shown = [text.get_text() for text in left.texts]
+    assert shown == ["11.0\n± 1.4"] * 3 + ["13.5"]  # none: the same for every teacher
+    assert [text.get_text() for text in right.texts] == ["11.0\n± 1.4", "13.5", "15.0"]
+    assert [label.get_text() for label in right.get_xticklabels()][:2] == ["none", "cutmix"]
 
 
 def test_what_rows_gain_over_their_controls(home):
