@@ -1,0 +1,55 @@
+"""The grids of the ablation: which measured row stands in which cell."""
+
+import numpy as np
+import pytest
+
+from ltkd.ablation import rows
+from ltkd.ablation_grid import TEACHERS, by_mixing, by_teacher
+from ltkd.experiments import Experiment
+
+MEASURED = {
+    "none": [40.0, 42.0],
+    "none, cutmix": [39.0],
+    "none, a cross-entropy teacher, tail_patches": [1.0],
+    "kd, a wider teacher": [43.0],
+    "kd, a wider teacher, cutmix": [44.0],
+    "dkd, a cross-entropy teacher": [37.0],
+}
+
+
+def filled(grid):
+    """Line → column → accuracies, without the empty cells."""
+    return {
+        line: {column: v.tolist() for column, v in cells.items() if len(v)}
+        for line, cells in grid.items()
+    }
+
+
+@pytest.fixture
+def measured():
+    return {name: np.array(values) for name, values in MEASURED.items()}
+
+
+def test_recipes_by_teacher(measured):
+    assert filled(by_teacher(measured)) == {
+        "none": {teacher: [40.0, 42.0] for teacher in TEACHERS.values()},
+        "kd": {"wider": [43.0]},
+        "dkd": {"cross-entropy": [37.0]},
+    }
+
+
+def test_recipes_by_mixing(measured):
+    assert filled(by_mixing(measured)) == {
+        "none": {"none": [40.0, 42.0], "cutmix": [39.0]},
+        "kd, wider": {"none": [43.0], "cutmix": [44.0]},
+    }
+
+
+def test_every_row_of_the_ablation_has_a_cell():
+    """But for two: none asks the teacher only to choose the patches that are pasted."""
+    table = {name: np.array([0.0]) for name in rows(Experiment.named("cifar100-lt"))}
+    without = {name for name in table if name.startswith("none, a ") and "Balanced" not in name}
+    assert len(without) == 2
+    for name in table.keys() - without:
+        alone = {name: table[name]}
+        assert by_teacher(alone) or by_mixing(alone), name
