@@ -195,7 +195,7 @@ def test_the_readmes_controls_are_those_of_the_file():
         (f"kd{BALANCED}, both tail_cutmix_prior", "the same, and its teacher was pasted into", ""),
         ("three teachers, tail_cutmix_prior", "three such teachers, the mean of", ""),
         ("kd from three, both tail_cutmix_prior", "**student of three such teachers**: plain", ""),
-        ("kd from three, both tail_cutmix_prior, 200 epochs", "the same, the student for 200", ""),
+        ("kd from three, 200 epochs", "the same, the student for 200", ""),
     ):
         *cells, error = headline([row["test"] for row in rows if row["row"] == name])
         assert in_readme(label, [*cells, error + mark])
