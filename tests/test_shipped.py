@@ -8,6 +8,8 @@ import sys
 import numpy as np
 import pytest
 
+from ltkd.ablation import ALONE, by_row
+from ltkd.ablation_grid import by_mixing, by_teacher
 from ltkd.checkpoints import load_checkpoint
 from ltkd.evaluation import main_scores
 from ltkd.experiments import PROJECT, ROLES, Experiment
@@ -174,6 +176,26 @@ def test_the_readmes_ablations_are_those_of_the_files(name, labels, columns):
             error = f"{statistics.mean(values):.3f}"
             cells.append(error if key == "calibration_error" else spread(values))
         assert in_readme(label, cells), (label, cells)
+
+
+@pytest.mark.parametrize("grid", [by_teacher, by_mixing])
+def test_the_readmes_grids_are_those_of_the_file(grid):
+    file = PROJECT / "saved_model" / "cifar100-lt-depth8" / "ablation.json"
+    rows = json.loads(file.read_text())["rows"]
+    validation, test = (
+        grid({n: np.array([*runs.values()]) for n, runs in by_row(rows, split).items()})
+        for split in ("validation", "test")
+    )
+    assert validation.keys() == test.keys()
+    for line, cells in validation.items():
+        seen = test[line].values()
+        shown = [
+            f"{spread(ours.tolist())} ({theirs.mean():.1f})" if len(ours) else ""
+            for ours, theirs in zip(cells.values(), seen, strict=True)
+        ]
+        recipe, *teacher = line.split(", ")
+        label = ", ".join([recipe if recipe == ALONE else f"`{recipe}`", *teacher])
+        assert in_readme(f"{label} |", shown), (line, shown)
 
 
 def headline(scores: list[dict]) -> list[str]:
