@@ -160,7 +160,7 @@ def ablation_grids(grids: dict[str, dict[str, dict[str, np.ndarray]]], title: st
     ]
     low, high = np.nanmin(np.concatenate(means, None)), np.nanmax(np.concatenate(means, None))
     widths = [m.shape[1] for m in means]
-    fig, axes = plt.subplots(1, len(grids), figsize=(11, 5.4), width_ratios=widths, squeeze=False)
+    fig, axes = plt.subplots(1, len(grids), figsize=(10.5, 5.4), width_ratios=widths, squeeze=False)
     for ax, (name, grid), values in zip(axes[0], grids.items(), means, strict=True):
         cells = [[_cell(v) for v in line.values()] for line in grid.values()]
         columns = [
@@ -168,7 +168,7 @@ def ablation_grids(grids: dict[str, dict[str, dict[str, np.ndarray]]], title: st
         ]
         sns.heatmap(
             values, ax=ax, cmap="rocket_r", vmin=low, vmax=high, cbar=False, annot=np.array(cells),
-            fmt="", annot_kws={"fontsize": 7}, xticklabels=columns, yticklabels=list(grid),
+            fmt="", annot_kws={"fontsize": 8}, xticklabels=columns, yticklabels=list(grid),
             linewidths=0.5,
         )  # fmt: skip
         ax.set_title(name, fontsize=9)
@@ -183,7 +183,7 @@ def _cell(values: np.ndarray) -> str:
     """Mean ± standard deviation; the mean alone of one seed; nothing where nothing is measured."""
     if len(values) < 2:
         return "".join(f"{value:.1f}" for value in values)
-    return f"{values.mean():.1f}\n± {values.std(ddof=1):.1f}"
+    return f"{values.mean():.1f} ± {values.std(ddof=1):.1f}"
 
 
 @figure

@@ -187,9 +187,9 @@ def ablation_report(experiment_name: str = ABLATED, split: str = "validation") -
 
 def ablation_figure() -> Figure | None:
     """Rows of several seeds as points with error bars, None where there are none."""
-    rows = _without_usual_teacher(ablation() or {})[0]
+    rows = ablation() or {}
     several = {name: values for name, values in rows.items() if len(values["all"]) > 1}
-    return score_plots.ablation(several) if several else None
+    return score_plots.ablation(_without_usual_teacher(several)[0]) if several else None
 
 
 def ablation_grids(group: str = "all", split: str = "validation") -> Figure | None:

@@ -158,6 +158,15 @@ def test_the_ablation_is_drawn_with_error_bars(ablation):
     assert [label.get_text() for label in axis.get_yticklabels()] == ["KD"]
 
 
+def test_the_figure_leaves_out_the_usual_teacher_of_its_own_rows(home):
+    scores = {"validation": dict.fromkeys(("all", "many", "medium", "few"), 1.0)}
+    names = ["kd, a wide teacher"] * 2 + ["kd, a biased teacher", "dkd, a biased teacher"]
+    ship(home, [{"row": name, **scores} for name in names])
+    axis = shipped.ablation_figure().axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["kd"]
+    assert len(axis.lines) == 4  # the point, two caps, and the dotted line at `kd`
+
+
 def test_the_grids_of_the_ablation(home):
     """Two seeds in one cell, one in another; the rest is empty."""
     several = {
@@ -173,8 +182,8 @@ def test_the_grids_of_the_ablation(home):
     assert [label.get_text() for label in left.get_yticklabels()] == ["none", "kd"]
     assert [label.get_text() for label in right.get_yticklabels()] == ["none", "kd, wider"]
     shown = [text.get_text() for text in left.texts]
-    assert shown == ["11.0\n± 1.4"] * 3 + ["13.5"]  # none: the same for every teacher
-    assert [text.get_text() for text in right.texts] == ["11.0\n± 1.4", "13.5", "15.0"]
+    assert shown == ["11.0 ± 1.4"] * 3 + ["13.5"]  # none: the same for every teacher
+    assert [text.get_text() for text in right.texts] == ["11.0 ± 1.4", "13.5", "15.0"]
     assert [label.get_text() for label in right.get_xticklabels()][:2] == ["none", "cutmix"]
 
 
