@@ -15,6 +15,7 @@ from .style import (
     PALETTE,
     ROLE_STYLES,
     figure,
+    mean_deviation,
     plain_numbers,
     shown_name,
 )
@@ -162,7 +163,7 @@ def ablation_grids(grids: dict[str, dict[str, dict[str, np.ndarray]]], title: st
     widths = [m.shape[1] for m in means]
     fig, axes = plt.subplots(1, len(grids), figsize=(10.5, 5.4), width_ratios=widths, squeeze=False)
     for ax, (name, grid), values in zip(axes[0], grids.items(), means, strict=True):
-        cells = [[_cell(v) for v in line.values()] for line in grid.values()]
+        cells = [[mean_deviation(v) for v in line.values()] for line in grid.values()]
         columns = [
             column.replace("_", "_\n").replace(" ", "\n") for column in next(iter(grid.values()))
         ]
@@ -177,13 +178,6 @@ def ablation_grids(grids: dict[str, dict[str, dict[str, np.ndarray]]], title: st
         ax.tick_params("y", rotation=0)
     fig.suptitle(title)
     return fig
-
-
-def _cell(values: np.ndarray) -> str:
-    """Mean ± standard deviation; the mean alone of one seed; nothing where nothing is measured."""
-    if len(values) < 2:
-        return "".join(f"{value:.1f}" for value in values)
-    return f"{values.mean():.1f} ± {values.std(ddof=1):.1f}"
 
 
 @figure

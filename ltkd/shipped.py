@@ -22,7 +22,7 @@ from .evaluation import predict, scores, table
 from .experiments import PROJECT, ROLES, home
 from .files import read_json
 from .longtail import GROUPS, largest_first, spread
-from .style import shortened
+from .style import mean_deviation, shortened
 from .supervision import distillation_loss
 
 COLUMNS = ("all", *GROUPS)
@@ -252,15 +252,10 @@ def _table(rows: dict[str, dict[str, np.ndarray]]) -> list[str]:
     width = max(map(len, rows))
     lines = [" " * width + "".join(f"{group:>12}" for group in COLUMNS)]
     for name, values in rows.items():
-        lines.append(name.ljust(width) + "".join(f"{_mean(values[g]):>12}" for g in COLUMNS))
+        lines.append(
+            name.ljust(width) + "".join(f"{mean_deviation(values[g]):>12}" for g in COLUMNS)
+        )
     return lines
-
-
-def _mean(values: np.ndarray) -> str:
-    if np.isnan(values).any():
-        return "–"
-    deviation = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
-    return f"{values.mean():.1f}{deviation}"
 
 
 def _range(numbers: set[int]) -> str:

@@ -50,6 +50,20 @@ def figure(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     return styled
 
 
+def mean_deviation(values: np.ndarray) -> str:
+    """Accuracies over seeds, (S,), as mean ± standard deviation; the mean alone of one seed.
+
+    >>> [mean_deviation(np.array(v)) for v in ([40.0, 42.0], [40.0], [np.nan], [])]
+    ['41.0 ± 1.4', '40.0', '–', '']
+    """
+    if not len(values):
+        return ""
+    if np.isnan(values).any():
+        return "–"
+    deviation = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
+    return f"{values.mean():.1f}{deviation}"
+
+
 def shortened(name: str, longest: int) -> str:
     """A name cut to so many letters."""
     return name if len(name) <= longest else f"{name[: longest - 1]}…"
