@@ -1,7 +1,5 @@
 """The figures of results, as matplotlib figures in style.py's look."""
 
-from collections.abc import Sequence
-
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
@@ -15,7 +13,6 @@ from .style import (
     PALETTE,
     ROLE_STYLES,
     figure,
-    mean_deviation,
     plain_numbers,
     shown_name,
 )
@@ -117,66 +114,6 @@ def reliability(curves: dict[str, dict], of: str = "") -> Figure:
     ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
     ax.set_title(_titled("Reliability", of))
     ax.legend(frameon=False, loc="upper left", fontsize=8)
-    return fig
-
-
-@figure
-def ablation(
-    rows: dict[str, dict[str, np.ndarray]], groups: Sequence[str] = ("all", "few")
-) -> Figure:
-    """Points with error bars, the standard deviation over seeds, one row per recipe.
-
-    `rows` is name → group → accuracies over seeds, two or more. Dotted lines stand at no
-    distillation and at plain distillation.
-    """
-    fig, axes = plt.subplots(
-        1, len(groups), figsize=(9, 1.2 + 0.24 * len(rows)), sharey=True, squeeze=False
-    )
-    places = np.arange(len(rows))[::-1]
-    for ax, group, marker in zip(axes[0], groups, "os^D", strict=False):
-        runs = [values[group] for values in rows.values()]
-        for place, run in zip(places, runs, strict=True):
-            ax.errorbar(
-                run.mean(), place, xerr=run.std(ddof=1), fmt=marker, capsize=3, color="black",
-                markersize=4,
-            )  # fmt: skip
-        ax.grid(axis="y", linestyle=":", linewidth=0.6)
-        for name in {"none", "kd"} & set(rows):
-            ax.axvline(rows[name][group].mean(), color="grey", linestyle=":")
-        shot = "" if group == "all" else "-shot"
-        ax.set(title=f"{group}{shot} classes", xlabel="validation accuracy, %")
-    axes[0, 0].set_yticks(places, list(rows))
-    return fig
-
-
-@figure
-def ablation_grids(grids: dict[str, dict[str, dict[str, np.ndarray]]], title: str) -> Figure:
-    """Heat maps side by side, the mean over seeds in every cell, ± the standard deviation.
-
-    `grids` is title → line → column → accuracies over seeds, none where it was not measured.
-    """
-    means = [
-        np.array([[v.mean() if len(v) else np.nan for v in cells.values()] for cells in g.values()])
-        for g in grids.values()
-    ]
-    low, high = np.nanmin(np.concatenate(means, None)), np.nanmax(np.concatenate(means, None))
-    widths = [m.shape[1] for m in means]
-    fig, axes = plt.subplots(1, len(grids), figsize=(10.5, 5.4), width_ratios=widths, squeeze=False)
-    for ax, (name, grid), values in zip(axes[0], grids.items(), means, strict=True):
-        cells = [[mean_deviation(v) for v in line.values()] for line in grid.values()]
-        columns = [
-            column.replace("_", "_\n").replace(" ", "\n") for column in next(iter(grid.values()))
-        ]
-        sns.heatmap(
-            values, ax=ax, cmap="rocket_r", vmin=low, vmax=high, cbar=False, annot=np.array(cells),
-            fmt="", annot_kws={"fontsize": 8}, xticklabels=columns, yticklabels=list(grid),
-            linewidths=0.5,
-        )  # fmt: skip
-        ax.set_title(name, fontsize=9)
-        ax.tick_params(labelsize=8, length=0)
-        ax.tick_params("x", rotation=0)
-        ax.tick_params("y", rotation=0)
-    fig.suptitle(title)
     return fig
 
 

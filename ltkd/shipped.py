@@ -1,10 +1,9 @@
 """Results that come with the project: read, tabulated and drawn, without training.
 
-`saved_model/<experiment>/results.json` is written by `python -m ltkd evaluate`, and
-`saved_model/<experiment>/ablation.json` by `python -m ltkd ablation`.
+They are in `saved_model/<experiment>/results.json`, by `python -m ltkd evaluate`. For ablations
+see `ablation_results`.
 """
 
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from textwrap import wrap
@@ -14,8 +13,6 @@ import torch
 from matplotlib.figure import Figure
 
 from . import plots, score_plots
-from .ablation import by_row, gains_over_controls
-from .ablation_grid import by_mixing, by_teacher
 from .classifier import ModelPair
 from .datasets import build
 from .evaluation import predict, scores, table
@@ -27,7 +24,6 @@ from .supervision import distillation_loss
 
 COLUMNS = ("all", *GROUPS)
 RANKS = "top", "middle", "bottom"  # in place of groups, where no class is few-shot
-ABLATED = "cifar100-lt-depth8"  # the experiment whose ablation is shipped
 WIDTH = 88  # characters of a line
 
 
@@ -59,7 +55,7 @@ def report(experiment_name: str) -> str:
         return f"{experiment_name}: not shipped"
     found, pair, machine = scores(summary), summary["comparison"], summary["machine"]
     title = f"{experiment_name}: test accuracy, %, of {summary['test_images']:,} images"
-    lines = [_wrapped(text) for text in (title, summary.get("remark")) if text]
+    lines = [wrapped(text) for text in (title, summary.get("remark")) if text]
     lines += ["", table(found), ""]
     if all(score["groups"]["few"] is None for score in found.values()):
         lines += [table(found, RANKS), ""]
@@ -74,7 +70,7 @@ def report(experiment_name: str) -> str:
             *lines,
             f"The student mends {len(pair['mended']):,} images and breaks {len(pair['broken']):,}: "
             f"p = {pair['p_value']:.1e}",
-            *(_wrapped(command, " \\") for command in summary["command"].split(" && ")),
+            *(wrapped(command, " \\") for command in summary["command"].split(" && ")),
             f"{machine['device']}, {machine['cores']} cores; torch {summary['versions']['torch']}",
         ]
     )
@@ -87,7 +83,7 @@ def _temperature(score: dict) -> str:
     return f" (before: {score['uncalibrated']['test']:.3f}), T = {score['temperature']:.2f}"
 
 
-def _wrapped(text: str, end: str = "") -> str:
+def wrapped(text: str, end: str = "") -> str:
     """Lines of at most WIDTH characters, cut at spaces; all but the last with `end`."""
     width = WIDTH - len(end)
     return f"{end}\n".join(wrap(text, width, break_long_words=False, break_on_hyphens=False))
@@ -102,7 +98,7 @@ def _over_seeds(runs: list[dict]) -> list[str]:
         every = [{"all": run[role]["all"], **run[role]["groups"]} for run in runs]
         rows[role.capitalize()] = {g: np.array([s[g] for s in every], float) for g in COLUMNS}
     seeds = ", ".join(str(run["seed"]) for run in runs)
-    return [f"Mean ± standard deviation of seeds {seeds}:", *_table(rows), ""]
+    return [f"Mean ± standard deviation of seeds {seeds}:", *seeds_table(rows), ""]
 
 
 def by_class(experiment_name: str) -> Figure | None:
@@ -156,99 +152,8 @@ def patch_weights(experiment_name: str, columns: int = 8) -> Figure | None:
     return plots.patch_weights(data.test.images[rows], weights.view(-1, side, side).numpy(), titles)
 
 
-def ablation(
-    experiment_name: str = ABLATED, split: str = "validation"
-) -> dict[str, dict[str, np.ndarray]] | None:
-    """The ablation as row → group → accuracies over seeds, best first; None if not shipped."""
-    content = read(f"{experiment_name}/ablation.json")
-    if content is None:
-        return None
-    found: dict[str, list[dict]] = {}
-    for run in content["rows"]:
-        found.setdefault(run["row"], []).append(run[split])
-    rows = {
-        name: {g: np.array([run.get(g) for run in runs], float) for g in COLUMNS}
-        for name, runs in found.items()
-    }
-    return dict(sorted(rows.items(), key=lambda row: -row[1]["all"].mean()))
-
-
-def ablation_report(experiment_name: str = ABLATED, split: str = "validation") -> str:
-    """Mean ± standard deviation over seeds of every row, or that there is no ablation."""
-    rows = ablation(experiment_name, split)
-    if rows is None:
-        return "ablation: not shipped"
-    seeds = {len(values["all"]) for values in rows.values()}
-    rows, teacher = _without_usual_teacher(rows)
-    number = f"{_range(seeds)} seed{'s' if max(seeds) > 1 else ''} a row"
-    last = f"{split.capitalize()} accuracy, %; {number}, last epoch{teacher}."
-    return "\n".join([*_table(rows), _wrapped(last)])
-
-
-def ablation_figure() -> Figure | None:
-    """Rows of several seeds as points with error bars, None where there are none."""
-    rows = ablation() or {}
-    several = {name: values for name, values in rows.items() if len(values["all"]) > 1}
-    return score_plots.ablation(_without_usual_teacher(several)[0]) if several else None
-
-
-def ablation_grids(group: str = "all", split: str = "validation") -> Figure | None:
-    """Every measured row, by recipe and teacher and by recipe and mixing; None if not shipped."""
-    rows = ablation(split=split)
-    if rows is None:
-        return None
-    values = {name: groups[group] for name, groups in rows.items()}
-    grids = {
-        "nothing mixed, by teacher": by_teacher(values),
-        "by what is mixed into the student's images": by_mixing(values),
-    }
-    classes = "all classes" if group == "all" else f"{group}-shot classes"
-    return score_plots.ablation_grids(grids, f"{split} accuracy, %, {classes}")
-
-
-def ablation_gains(experiment_name: str = ABLATED) -> str:
-    """What rows of several seeds are ahead of their controls by, or that there is no ablation.
-
-    >>> ablation_gains("no-such-experiment")
-    'ablation: not shipped'
-    """
-    content = read(f"{experiment_name}/ablation.json")
-    if content is None:
-        return "ablation: not shipped"
-    values = {name: runs for name, runs in by_row(content["rows"]).items() if len(runs) > 1}
-    short = dict(zip(values, _without_usual_teacher(values)[0], strict=True))
-    gains = {
-        f"{short[name]} over {short[control]}": f"{gain:+.1f} ± {error:.1f}"
-        for name in values
-        for control, (gain, error) in gains_over_controls(values, name).items()
-        if error == error  # NaN: one seed in common
-    }
-    width = max(map(len, gains), default=0)
-    lines = [f"{pair:{width}}  {gain}" for pair, gain in gains.items()]
-    last = (
-        "Points of validation accuracy over the control with the same teacher and pasting: "
-        "mean ± standard error of the differences seed by seed."
-    )
-    return "\n".join([*lines, _wrapped(last)])
-
-
-def _without_usual_teacher(rows: dict) -> tuple[dict, str]:
-    """The rows, the commonest teacher left out of their names; and the words that name it.
-
-    >>> rows = {"none": 1, "kd, a wide teacher": 2, "kd, a wide teacher, cutmix": 3}
-    >>> _without_usual_teacher(rows)
-    ({'none': 1, 'kd': 2, 'kd, cutmix': 3}, ', a wide teacher')
-    """
-    words = (word for name in rows for word in name.split(", "))
-    teachers = Counter(word for word in words if word.endswith(" teacher"))
-    if not teachers:
-        return rows, ""
-    usual = teachers.most_common(1)[0][0]
-    elsewhere = " where no other is named" if len(teachers) > 1 else ""
-    return {n.replace(f", {usual}", ""): v for n, v in rows.items()}, f", {usual}{elsewhere}"
-
-
-def _table(rows: dict[str, dict[str, np.ndarray]]) -> list[str]:
+def seeds_table(rows: dict[str, dict[str, np.ndarray]]) -> list[str]:
+    """Mean ± standard deviation as lines; `rows` is name → group → accuracies over seeds, (S,)."""
     width = max(map(len, rows))
     lines = [" " * width + "".join(f"{group:>12}" for group in COLUMNS)]
     for name, values in rows.items():
@@ -256,8 +161,3 @@ def _table(rows: dict[str, dict[str, np.ndarray]]) -> list[str]:
             name.ljust(width) + "".join(f"{mean_deviation(values[g]):>12}" for g in COLUMNS)
         )
     return lines
-
-
-def _range(numbers: set[int]) -> str:
-    low, high = min(numbers), max(numbers)
-    return str(low) if low == high else f"{low} to {high}"

@@ -281,18 +281,26 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
         ("only the whole images' patches are compared", "(size, round(SMALL * size)) if experiment.schedule.small else (size,)", "(size,)"),
         ("looking at the networks draws random numbers", "with torch.random.fork_rng(devices=[]), torch.inference_mode():", "with torch.inference_mode():"),
     ],
+    "ablation_plots": [
+        ("a gain within chance is coloured", "abs(gain[0]) > 2 * gain[1]", "abs(gain[0]) > gain[1]"),
+        ("losses look like chance", "abs(gain[0]) > 2", "gain[0] > 2"),
+        ("one seed has an error bar", "if len(values) > 1:", "if True:"),
+    ],
     "ablation_grid": [
-        ("what is mixed is forgotten", "row_name(recipe, teacher, mix)", 'row_name(recipe, teacher, "none")'),
+        ("what is mixed is forgotten", "rows.get(row_name(recipe, teacher, mix)", 'rows.get(row_name(recipe, teacher, "none")'),
+        ("a gain over another mixing's control", "gains.get(row_name(control, teacher, mix))", 'gains.get(row_name(control, teacher, "none"))'),
         ("lines without a number are drawn", "if any(map(len, cells.values()))", "if True"),
     ],
-    "ablation": [
+    "ablation_rows": [
         ("a control is pasted by another teacher", 'or mix == "tail_patches"', "or False"),
-        ("two tables at once lose rows", "for r in others if", "for r in [] if"),
         ("a wider teacher is as wide", "2 * experiment.teacher_width", "experiment.teacher_width"),
+        ("a wider teacher of a backbone that has one width", 'if experiment.backbone == "resnet":', "if True:"),
+    ],
+    "ablation": [
+        ("two tables at once lose rows", "for r in others if", "for r in [] if"),
         ("rows of other images count", " if same_images(row, data)]", "]"),
         ("rows of other defaults count", "    _set_aside(file, experiment)\n", ""),
         ("the usual recipe makes other rows", '.get("experiment", {}) | own', '.get("experiment", {})'),
-        ("a wider teacher of a backbone that has one width", 'if experiment.backbone == "resnet":', "if True:"),
     ],
     "finished": [
         ("another experiment's model is taken", "if not (same and same_training(content[\"experiment\"], experiment, role)):", "if not same:"),

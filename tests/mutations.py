@@ -43,6 +43,8 @@ FURTHER = {  # where a module's own tests are, besides tests/test_<module>.py
     "networks": ["test_runs_members"],
     "runs": ["test_runs_members", "test_initial", "test_commands", "test_faults"],
     "results": ["test_halving"],
+    "ablation_plots": ["test_ablation_results"],
+    "ablation_rows": ["test_ablation"],
     "files": ["test_faults"],
     "panel": ["test_panel_uploads", "test_panel_models"],
     "answers": ["test_panel", "test_panel_uploads"],

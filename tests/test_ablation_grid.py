@@ -3,8 +3,14 @@
 import numpy as np
 import pytest
 
-from ltkd.ablation import rows
-from ltkd.ablation_grid import TEACHERS, by_mixing, by_teacher
+from ltkd.ablation_grid import (
+    TEACHERS,
+    by_mixing,
+    by_teacher,
+    gains_by_mixing,
+    gains_by_teacher,
+)
+from ltkd.ablation_rows import rows, teachers
 from ltkd.experiments import Experiment
 
 MEASURED = {
@@ -53,3 +59,32 @@ def test_every_row_of_the_ablation_has_a_cell():
     for name in table.keys() - without:
         alone = {name: table[name]}
         assert by_teacher(alone) or by_mixing(alone), name
+
+
+def test_the_grids_teachers_are_those_of_the_ablation():
+    assert set(TEACHERS) == set(teachers(Experiment.named("cifar100-lt")))
+    assert list(TEACHERS.values()) == ["Balanced Softmax", "cross-entropy", "wider"]
+
+
+def test_gains_stand_with_their_teacher_and_mixing():
+    """By hand; a control of another teacher or mixing is none."""
+    values = {
+        "none": {0: 40.0, 1: 40.0},
+        "kd, a wider teacher": {0: 41.0, 1: 43.0},
+        "dkd, a wider teacher": {0: 40.0, 1: 42.0},
+        "dkd, a cross-entropy teacher": {0: 30.0, 1: 30.0},
+        "uniform, a wider teacher, cutmix": {0: 30.0, 1: 30.0},
+        "image_and_patch, a wider teacher, cutmix": {0: 30.0, 1: 31.0},
+        "image_and_patch, a wider teacher, local_crops": {0: 30.0, 1: 31.0},
+    }
+
+    def found(grid):
+        return {line: {c: g for c, g in cells.items() if g} for line, cells in grid.items()}
+
+    assert found(gains_by_teacher(values)) == {
+        "kd over none": {"wider": (2.0, 1.0)},
+        "dkd over kd": {"wider": (-1.0, 0.0)},
+    }
+    assert found(gains_by_mixing(values)) == {
+        "image_and_patch over uniform, wider": {"cutmix": (0.5, 0.5)},
+    }

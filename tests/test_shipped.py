@@ -8,8 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from ltkd.ablation import ALONE, by_row
+from ltkd.ablation_gains import by_row
 from ltkd.ablation_grid import by_mixing, by_teacher
+from ltkd.ablation_rows import ALONE
 from ltkd.checkpoints import load_checkpoint
 from ltkd.evaluation import main_scores
 from ltkd.experiments import PROJECT, ROLES, Experiment
