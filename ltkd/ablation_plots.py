@@ -40,7 +40,7 @@ def accuracies(grids: dict[str, Grid]) -> Figure:
     axes[0, 0].set_ylim(len(lines) - 0.5, -0.5)
     for teacher, colour, (marker, _) in zip(teachers, PALETTE, MARKERS, strict=False):
         axes[0, -1].plot([], [], marker, color=colour, label=f"{teacher} teacher")
-    axes[0, -1].legend(frameon=False, fontsize=8)
+    axes[0, -1].legend(frameon=False, fontsize=8, loc="lower right")
     return fig
 
 
@@ -80,7 +80,7 @@ def gains(found: dict[str, Gains], title: str) -> Figure:
     for ax, grid in zip(axes, found.values(), strict=True):
         colours = np.array([[_sure(c) for c in line.values()] for line in grid.values()])
         cells = [[_gain_and_error(c) for c in line.values()] for line in grid.values()]
-        _heat_map(ax, grid, colours, cells, cmap="PuOr", vmin=-5, vmax=5, linecolor="lightgrey")
+        _heat_map(ax, grid, colours, cells, cmap="PuOr", vmin=-3, vmax=3, linecolor="lightgrey")
     return fig
 
 
@@ -95,7 +95,7 @@ def _gain_and_error(gain: tuple[float, float] | None) -> str:
     if gain is None:
         return ""
     error = "" if np.isnan(gain[1]) else f" ± {gain[1]:.1f}"
-    return f"{gain[0]:+.1f}{error}"
+    return f"{gain[0]:+z.1f}{error}"
 
 
 def _side_by_side(found: dict, title: str, height: float) -> tuple[Figure, list[Axes]]:
