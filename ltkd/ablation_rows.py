@@ -23,7 +23,7 @@ CONTROLS = {
     "bkd": ("kd",),
     "dive": ("kd",),
     "ltkd": ("kd",),
-    "decoupled": ("calibrated_kd",),
+    "decoupled": ("calibrated_kd", "kd"),
     "patch_decoupled": ("patch_kd",),
     "patch_informativeness": ("patch_decoupled",),
     "patch_ambiguity": ("patch_decoupled",),
