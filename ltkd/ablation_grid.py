@@ -5,6 +5,7 @@ In a cell stand accuracies over seeds, or what they are ahead of a control's by.
 
 from collections.abc import Iterable
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -67,7 +68,7 @@ def gains_by_teacher(values: dict[str, dict[int, float]]) -> Gains:
     >>> gains_by_teacher(values)
     {'kd over none': {'Balanced Softmax': None, 'cross-entropy': None, 'wider': (2.0, 1.0)}}
     """
-    return _gained(
+    return _measured(
         (
             f"{recipe} over {control}",
             {short: _gain(values, recipe, control, name) for name, short in TEACHERS.items()},
@@ -79,7 +80,7 @@ def gains_by_teacher(values: dict[str, dict[int, float]]) -> Gains:
 def gains_by_mixing(values: dict[str, dict[int, float]]) -> Gains:
     """Recipe, control and teacher → mixing → the gain; otherwise like `gains_by_teacher`."""
     compared = [pair for pair in COMPARED if set(pair) <= set(MIXED)]
-    return _gained(
+    return _measured(
         (
             f"{recipe} over {control}, {short}",
             {mix: _gain(values, recipe, control, name, mix) for mix in MIXES if mix != "none"},
@@ -96,9 +97,10 @@ def _gain(
     return gains.get(row_name(control, teacher, mix))
 
 
-def _gained(lines: Iterable[tuple[str, dict[str, tuple[float, float] | None]]]) -> Gains:
-    return {line: cells for line, cells in lines if any(cells.values())}
-
-
-def _measured(lines: Iterable[tuple[str, dict[str, np.ndarray]]]) -> Grid:
-    return {line: cells for line, cells in lines if any(map(len, cells.values()))}
+def _measured(lines: Iterable[tuple[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """The lines of which one cell at least is measured, neither None nor empty."""
+    return {
+        line: cells
+        for line, cells in lines
+        if any(cell is not None and len(cell) for cell in cells.values())
+    }

@@ -14,6 +14,7 @@ from .ablation_grid import by_mixing, by_teacher, gains_by_mixing, gains_by_teac
 from .shipped import COLUMNS, read, seeds_table, wrapped
 
 FILE = "cifar100-lt-depth8/ablation.json"  # the one that the figures show
+TITLES = ("nothing mixed, by teacher", "by what is mixed into the student's images")
 
 
 def report(experiment_name: str, split: str = "validation") -> str:
@@ -81,10 +82,7 @@ def grids(group: str = "all", split: str = "validation") -> Figure | None:
     if content is None:
         return None
     values = _arrays(content["rows"], split, group)
-    found = {
-        "nothing mixed, by teacher": by_teacher(values),
-        "by what is mixed into the student's images": by_mixing(values),
-    }
+    found = dict(zip(TITLES, (by_teacher(values), by_mixing(values)), strict=True))
     classes = "all classes" if group == "all" else f"{group}-shot classes"
     return ablation_plots.grids(found, f"{split} accuracy, %, {classes}")
 
@@ -95,10 +93,7 @@ def gains(split: str = "validation") -> Figure | None:
     if content is None:
         return None
     values = by_row(content["rows"], split)
-    found = {
-        "nothing mixed, by teacher": gains_by_teacher(values),
-        "by what is mixed into the student's images": gains_by_mixing(values),
-    }
+    found = dict(zip(TITLES, (gains_by_teacher(values), gains_by_mixing(values)), strict=True))
     return ablation_plots.gains(found, f"points of {split} accuracy over the control")
 
 

@@ -289,7 +289,7 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     "ablation_grid": [
         ("what is mixed is forgotten", "rows.get(row_name(recipe, teacher, mix)", 'rows.get(row_name(recipe, teacher, "none")'),
         ("a gain over another mixing's control", "gains.get(row_name(control, teacher, mix))", 'gains.get(row_name(control, teacher, "none"))'),
-        ("lines without a number are drawn", "if any(map(len, cells.values()))", "if True"),
+        ("lines without a number are drawn", "if any(cell is not None and len(cell) for cell in cells.values())", "if True"),
     ],
     "ablation_rows": [
         ("a control is pasted by another teacher", 'or mix == "tail_patches"', "or False"),
