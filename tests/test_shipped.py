@@ -1,20 +1,14 @@
 """The shipped results and models: present, readable, and right in their arithmetic."""
 
 import json
-import statistics
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from ltkd.ablation_gains import by_row
-from ltkd.ablation_grid import by_mixing, by_teacher
-from ltkd.ablation_rows import ALONE
 from ltkd.checkpoints import load_checkpoint
-from ltkd.evaluation import main_scores
 from ltkd.experiments import PROJECT, ROLES, Experiment
-from ltkd.longtail import GROUPS
 from ltkd.provenance import command
 
 IMAGES = {  # of the test sets
@@ -111,132 +105,3 @@ def test_only_weights_and_numbers_are_shipped():
     names = {name.rpartition("/")[2] for name in listed.stdout.split()}
     assert {name.rpartition(".")[2] for name in names} <= {"json", "pth", "png", "md"}
     assert not any(name.endswith("_training.pth") for name in names)
-
-
-BIASED, BALANCED = ", a cross-entropy teacher", ", a Balanced Softmax teacher"
-DIGITS = {
-    "teacher: cross-entropy": "teacher alone" + BIASED,
-    "Balanced Softmax + plain distillation (`kd`)": "kd" + BIASED,
-    "the same, the class prior taken out of the teacher (`cal": "calibrated_kd" + BIASED,
-    "**student**: and decoupled, for image and weighed patches": "image_and_patch" + BIASED,
-    "Balanced Softmax, not distilled (`none`)": "none",
-}
-PARTS = "uniform", "image_and_patch", "kd", "inverted", "shuffled", "decoupled"
-CIFAR = {f"`{name}`": name + BALANCED for name in PARTS} | {"`none`": "none"}
-PASTED = {"`kd`, nothing pasted": "kd" + BALANCED, "`none`, nothing pasted": "none"}
-for mixing in "tail_cutmix", "tail_cutmix_prior":
-    PASTED[f"`kd`, `{mixing}`"] = f"kd{BALANCED}, {mixing}"
-    PASTED[f"`none`, `{mixing}`"] = f"none, {mixing}"
-PHOTOGRAPHS = {
-    "cross-entropy": "teacher alone" + BIASED,
-    "teacher: Balanced Softmax": "teacher alone" + BALANCED,
-    "LTKD (Kim)": "ltkd" + BALANCED,
-    "decoupled, image and weighed patches": "image_and_patch" + BALANCED,
-    "**student**: plain distillation": "kd" + BALANCED,
-}
-TABLES = [  # in README: the rows' beginnings, and what stands in them last
-    ("digits-ablation", DIGITS, "test all, test many, test medium, test few"),
-    ("cifar100-lt-depth8", CIFAR, "validation all, test all"),
-    (
-        "cifar100-lt-depth8",
-        PASTED,
-        "validation all, validation many, validation medium, validation few, test all",
-    ),
-    (
-        "stanford-cars-lt",
-        PHOTOGRAPHS,
-        "validation all, test all, test medium, test few, test calibration_error",
-    ),
-    (
-        "caltech101-lt",
-        PHOTOGRAPHS,
-        "validation all, test all, test many, test medium, test few, test calibration_error",
-    ),
-]
-
-
-def spread(values: list[float], digits: int = 1) -> str:
-    mean = f"{statistics.mean(values):.{digits}f}"
-    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
-
-
-def in_readme(label: str, cells: list[str]) -> bool:
-    files = PROJECT / "README.md", PROJECT / "saved_model" / "README.md"
-    lines = "\n".join(file.read_text() for file in files).splitlines()
-    end = f"| {' | '.join(cells)} |"
-    return any(line.startswith(f"| {label}") and line.endswith(end) for line in lines)
-
-
-@pytest.mark.parametrize(("name", "labels", "columns"), TABLES)
-def test_the_readmes_ablations_are_those_of_the_files(name, labels, columns):
-    rows = json.loads((PROJECT / "saved_model" / name / "ablation.json").read_text())["rows"]
-    for label, row in labels.items():
-        cells = []
-        for split, key in map(str.split, columns.split(", ")):
-            values = [r[split][key] for r in rows if r["row"] == row]
-            error = f"{statistics.mean(values):.3f}"
-            cells.append(error if key == "calibration_error" else spread(values))
-        assert in_readme(label, cells), (label, cells)
-
-
-@pytest.mark.parametrize("grid", [by_teacher, by_mixing])
-def test_the_readmes_grids_are_those_of_the_file(grid):
-    file = PROJECT / "saved_model" / "cifar100-lt-depth8" / "ablation.json"
-    rows = json.loads(file.read_text())["rows"]
-    validation, test = (
-        grid({n: np.array([*runs.values()]) for n, runs in by_row(rows, split).items()})
-        for split in ("validation", "test")
-    )
-    assert validation.keys() == test.keys()
-    for line, cells in validation.items():
-        seen = test[line].values()
-        shown = [
-            f"{spread(ours.tolist())} ({theirs.mean():.1f})" if len(ours) else ""
-            for ours, theirs in zip(cells.values(), seen, strict=True)
-        ]
-        recipe, *teacher = line.split(", ")
-        label = ", ".join([recipe if recipe == ALONE else f"`{recipe}`", *teacher])
-        assert in_readme(f"{label} |", shown), (line, shown)
-
-
-def headline(scores: list[dict]) -> list[str]:
-    cells = [spread([score[group] for score in scores]) for group in ("all", *GROUPS)]
-    return [*cells, spread([score["calibration_error"] for score in scores], digits=3)]
-
-
-def test_the_readmes_controls_are_those_of_the_file():
-    file = PROJECT / "saved_model" / "cifar100-lt-best" / "ablation.json"
-    rows = json.loads(file.read_text())["rows"]
-    knows = "the same, its label loss knows how pasted labels are drawn"
-    for name, label, mark in (
-        (f"teacher alone{BALANCED}", "wide teacher: Balanced Softmax", ""),
-        (f"teacher alone{BALANCED}, tail_cutmix_prior", knows, ""),
-        ("none, tail_cutmix", "the student without teacher: Balanced Softmax", ""),
-        ("none, tail_cutmix_prior", knows, ""),
-        (f"kd{BALANCED}, tail_cutmix", "student of the wide teacher: plain distillation", "†"),
-        (f"kd{BALANCED}, tail_cutmix_prior", knows, "†"),
-        (f"kd{BALANCED}, both tail_cutmix_prior", "the same, and its teacher was pasted into", ""),
-        ("three teachers, tail_cutmix_prior", "three such teachers, the mean of", ""),
-        ("kd from three, both tail_cutmix_prior", "**student of three such teachers**: plain", ""),
-        ("kd from three, 200 epochs", "the same, the student for 200", ""),
-        ("kd from three ResNet-32", "student of three networks like itself", ""),
-    ):
-        *cells, error = headline([row["test"] for row in rows if row["row"] == name])
-        assert in_readme(label, [*cells, error + mark])
-
-
-@pytest.mark.parametrize(
-    ("name", "labels"),
-    [
-        ("cifar100-lt", ("teacher: Balanced Softmax", "**student**: plain distillation from it")),
-        (
-            "cifar100-lt-best",
-            ("three such teachers, the mean of", "**student of three such teachers**: plain"),
-        ),
-    ],
-)
-def test_the_readmes_headlines_are_those_of_the_files(name, labels):
-    runs = json.loads((PROJECT / "saved_model" / name / "results.json").read_text())["seeds"]
-    for role, label in zip(ROLES, labels, strict=True):
-        *cells, error = headline([main_scores(run[role]) for run in runs])
-        assert in_readme(label, [*cells, error]) or in_readme(label, [*cells, f"{error}†"])
