@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXPERIMENT ?= $(or $(LTKD_EXPERIMENT),digits-lt)
 export LTKD_EXPERIMENT := $(EXPERIMENT)
-# For example: make notebooks EXPERIMENT=cifar100-lt OPTIONS="--epochs 2"
+# For example: make notebooks EXPERIMENT=cifar100-lt-quick OPTIONS="--epochs 2"
 OPTIONS ?=
 # The panel's page: only this machine, only with the token in the address that it opens, and kernels
 # that have been left end after ten minutes. Without token: make app VOILA=--Voila.ip=127.0.0.1

@@ -13,7 +13,7 @@ from .ablation_gains import by_row, gains_over_controls
 from .ablation_grid import by_mixing, by_teacher, gains_by_mixing, gains_by_teacher
 from .shipped import COLUMNS, read, seeds_table, wrapped
 
-FILE = "cifar100-lt-depth8/ablation.json"  # the one that the figures show
+FILE = "cifar100-lt-quick-depth8/ablation.json"  # the one that the figures show
 TITLES = ("nothing mixed, by teacher", "by what is mixed into the student's images")
 
 

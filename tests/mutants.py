@@ -372,6 +372,8 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "experiments": [
         ("students do not share a teacher", "return replace(self, **{field: getattr(default, field) for field in STUDENT_TAGS})", "return self"),
+        ("the same images are built twice", "return stem(self.first_of_data()) + changes(self, DATA_TAGS)", "return stem(self) + changes(self, DATA_TAGS)"),
+        ("other cuts are taken for the same images", 'fields = "source", *DATA_TAGS', 'fields = ("source",)'),
     ],
     "naming": [
         ("a folder is taken for a change of another", 're.sub(r"[^\\w.]+", "_", folder)', 're.sub(r"[^\\w.-]+", "-", folder)'),

@@ -67,7 +67,7 @@ def test_the_lead_is_paired_and_by_group():
 
 def test_a_control_pasted_by_a_teacher_has_the_same_teacher():
     """`tail_patches` asks the teacher which patches to paste, even where nothing is distilled."""
-    experiment = Experiment.named("cifar100-lt")
+    experiment = Experiment.named("cifar100-lt-quick")
     taught = rows(experiment, "none, a wider teacher, tail_patches")
     assert [fields["teacher_width"] for fields in taught.values()] == [32]
     assert list(rows(experiment, "none, *tail_cutmix")) == ["none, tail_cutmix"]

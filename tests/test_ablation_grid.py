@@ -53,7 +53,7 @@ def test_recipes_by_mixing(measured):
 
 def test_every_row_of_the_ablation_has_a_cell():
     """But for two: none asks the teacher only to choose the patches that are pasted."""
-    table = {name: np.array([0.0]) for name in rows(Experiment.named("cifar100-lt"))}
+    table = {name: np.array([0.0]) for name in rows(Experiment.named("cifar100-lt-quick"))}
     without = {name for name in table if name.startswith("none, a ") and "Balanced" not in name}
     assert len(without) == 2
     for name in table.keys() - without:
@@ -62,7 +62,7 @@ def test_every_row_of_the_ablation_has_a_cell():
 
 
 def test_the_grids_teachers_are_those_of_the_ablation():
-    assert set(TEACHERS) == set(teachers(Experiment.named("cifar100-lt")))
+    assert set(TEACHERS) == set(teachers(Experiment.named("cifar100-lt-quick")))
     assert list(TEACHERS.values()) == ["Balanced Softmax", "cross-entropy", "wider"]
 
 

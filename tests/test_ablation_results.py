@@ -62,7 +62,7 @@ def shown(ax):
 
 def test_what_is_not_shipped(monkeypatch, tmp_path):
     monkeypatch.setattr(shipped, "PROJECT", tmp_path)
-    assert ablation_results.report("cifar100-lt-depth8") == "ablation: not shipped"
+    assert ablation_results.report("cifar100-lt-quick-depth8") == "ablation: not shipped"
     figures = ablation_results.accuracies, ablation_results.grids, ablation_results.gains
     assert [draw() for draw in figures] == [None] * 3
 
@@ -84,7 +84,7 @@ def test_the_usual_teacher_is_named_once(home):
     scores = dict.fromkeys(("all", "many", "medium", "few"), 1.0)
     names = "none", "kd, a wide teacher", "dkd, a wide teacher, cutmix", "kd, a biased teacher"
     ship(home, [{"row": name, "validation": scores} for name in names])
-    lines = ablation_results.report("cifar100-lt-depth8").splitlines()
+    lines = ablation_results.report("cifar100-lt-quick-depth8").splitlines()
     assert [row.split("  ")[0] for row in lines[1:5]] == [
         "none", "kd", "dkd, cutmix", "kd, a biased teacher",
     ]  # fmt: skip
@@ -153,7 +153,7 @@ def test_what_rows_gain_over_their_controls(home):
         {"row": name, "seed": seed, "validation": {"all": value}}
         for name, runs in values.items() for seed, value in enumerate(runs)
     ])  # fmt: skip
-    first, second, *last = ablation_results.gains_report("cifar100-lt-depth8").splitlines()
+    first, second, *last = ablation_results.gains_report("cifar100-lt-quick-depth8").splitlines()
     assert first == "kd over none                  +2.0 ± 1.0"
     assert second == "kd, cutmix over none, cutmix  +3.0 ± 0.0"
     assert "the same teacher and pasting: mean ± standard error of the" in " ".join(last)

@@ -10,7 +10,7 @@ from ltkd.experiments import EXPERIMENTS, PROJECT, SCHEDULES, Experiment, Schedu
 from ltkd.sources import data_folders
 
 NAMES = ["digits-lt", "cifar10-lt", "cifar100-lt", "stanford-cars-lt", "caltech256-lt",
-         "caltech257-lt"]  # fmt: skip
+         "caltech257-lt", "cifar10-lt-quick", "cifar100-lt-quick"]  # fmt: skip
 
 
 def test_the_named_experiments():
@@ -32,26 +32,28 @@ def test_an_experiment_cannot_be_changed_in_place():
 @pytest.mark.parametrize(
     ("changes", "name"),
     [
-        ({}, "cifar100-lt"),
-        ({"seed": 2}, "cifar100-lt-seed2"),
-        ({"imbalance_factor": 50}, "cifar100-lt-if50"),
-        ({"imbalance_factor": 100.0}, "cifar100-lt"),
-        ({"imbalance_factor": 2.5}, "cifar100-lt-if2.5"),
-        ({"profile": "step", "split_seed": 1}, "cifar100-lt-step-split1"),
-        ({"student_tail_loss": "focal", "depth": 20}, "cifar100-lt-depth20-tail_focal"),
-        ({"distillation": "dkd", "teacher_loss": "ldam_drw"}, "cifar100-lt-teacher_ldam_drw-dkd"),
-        ({"schedule": SCHEDULES["paper"]}, "cifar100-lt-paper"),
-        ({"schedule": replace(SCHEDULES["fast"], ema=0.5)}, "cifar100-lt-ema0.5"),
-        ({"schedule": replace(SCHEDULES["fast"], name="mine")}, "cifar100-lt-mine"),
-        ({"schedule": replace(SCHEDULES["fast"], name="mine", ema=0.5)}, "cifar100-lt-mine-ema0.5"),
+        ({}, ""),
+        ({"seed": 2}, "-seed2"),
+        ({"imbalance_factor": 50}, "-if50"),
+        ({"imbalance_factor": 100.0}, ""),
+        ({"imbalance_factor": 2.5}, "-if2.5"),
+        ({"profile": "step", "split_seed": 1}, "-step-split1"),
+        ({"student_tail_loss": "focal", "depth": 20}, "-depth20-tail_focal"),
+        ({"distillation": "dkd", "teacher_loss": "ldam_drw"}, "-teacher_ldam_drw-dkd"),
+        ({"schedule": SCHEDULES["paper"]}, "-paper"),
+        ({"schedule": replace(SCHEDULES["fast"], ema=0.5)}, "-ema0.5"),
+        ({"schedule": replace(SCHEDULES["fast"], name="mine")}, "-mine"),
+        ({"schedule": replace(SCHEDULES["fast"], name="mine", ema=0.5)}, "-mine-ema0.5"),
         (
             {"teacher_mix": "cutmix", "student_mix": "tail_cutmix"},
-            "cifar100-lt-teacher_mix_cutmix-mix_tail_cutmix",
+            "-teacher_mix_cutmix-mix_tail_cutmix",
         ),
     ],
 )
 def test_a_name_says_what_was_changed(changes, name):
-    assert replace(Experiment.named("cifar100-lt"), **changes).name == name
+    assert (
+        replace(Experiment.named("cifar100-lt-quick"), **changes).name == f"cifar100-lt-quick{name}"
+    )
 
 
 def test_every_field_that_changes_the_result_changes_the_name():
@@ -79,7 +81,7 @@ def test_every_field_that_changes_the_result_changes_the_name():
     }  # weights: test_backbones
     assert set(changes) | apart == {f.name for f in fields(Experiment)}
     assert set(plan) | {"name"} == {f.name for f in fields(Schedule)}
-    base = Experiment.named("cifar10-lt")
+    base = Experiment.named("cifar10-lt-quick")
     assert all(getattr(base.schedule, field) != value for field, value in plan.items())
     changed = [replace(base, **{field: value}) for field, value in changes.items()]
     changed += [replace(base, schedule=replace(base.schedule, **{f: v})) for f, v in plan.items()]
@@ -92,6 +94,22 @@ def test_only_what_changes_the_data_changes_the_built_file(home):
     assert replace(base, seed=5).built_file == base.built_file
     assert replace(base, split_seed=5).built_file != base.built_file
     assert replace(base, seed=5).model_folder == home / "saved_model/digits-lt-seed5"
+
+
+def test_experiments_that_differ_in_training_share_the_built_file():
+    best, quick = Experiment.named("cifar100-lt"), Experiment.named("cifar100-lt-quick")
+    assert quick.built_file == best.built_file
+    steep = replace(quick, imbalance_factor=50)
+    assert steep.built_file == replace(best, imbalance_factor=50).built_file
+    assert steep.data_name == steep.split_name == "cifar100-lt-if50"
+    assert steep.name == "cifar100-lt-quick-if50"
+    assert len({Experiment.named(name).data_name for name in NAMES}) == len(NAMES) - 2
+
+
+def test_an_experiment_of_ones_own_has_its_own_images(monkeypatch):
+    own = replace(Experiment.named("cifar100-lt-quick"), base="mine", imbalance_factor=200)
+    monkeypatch.setitem(EXPERIMENTS, "mine", own)
+    assert own.data_name == "mine" and replace(own, seed=1).data_name == "mine"
 
 
 def test_home_is_the_project_unless_it_is_said_otherwise(monkeypatch):
@@ -145,7 +163,7 @@ def test_a_schedule_is_chosen_by_name():
     chosen = Experiment.choose("cifar100-lt", schedule="paper", epochs=400)
     assert chosen.schedule == replace(SCHEDULES["paper"], epochs=400)
     assert (
-        Experiment.choose("cifar100-lt", epochs=str(SCHEDULES["fast"].epochs)).name == "cifar100-lt"
+        Experiment.choose("cifar100-lt", epochs=str(SCHEDULES["long"].epochs)).name == "cifar100-lt"
     )
 
 
@@ -190,7 +208,7 @@ def test_a_variable_for_folders_is_no_matter_elsewhere(monkeypatch, tmp_path):
 def test_a_name_of_many_changes_is_no_longer_than_a_file_systems(monkeypatch):
     plan = Schedule("mine", 7, 32, learning_rate=0.123, warmup=0.2, momentum=0.8, muon_rate=0.3)
     names = [
-        replace(Experiment.named("cifar10-lt"), schedule=replace(plan, ema=ema)).name
+        replace(Experiment.named("cifar10-lt-quick"), schedule=replace(plan, ema=ema)).name
         for ema in (0.1, 0.2)
     ]
     assert len({*names}) == 2 and max(map(len, names)) < 60

@@ -129,7 +129,7 @@ def test_each_group_has_its_own_temperature():
 
 def test_only_losses_without_the_prior_leave_it_in_the_teacher():
     for name in CLASS_LOSSES:
-        experiment = replace(Experiment.named("cifar10-lt"), teacher_loss=name)
+        experiment = replace(Experiment.named("cifar10-lt-quick"), teacher_loss=name)
         biased = name in ("cross_entropy", "focal")
         wanted = PRIOR if biased else torch.zeros(6)
         assert torch.allclose(teacher_bias(experiment, COUNTS), wanted), name

@@ -114,9 +114,9 @@ def test_cifar10_as_class_folders():
     ("name", "folder", "shipped"),
     [
         ("cifar100-lt", "cifar-100-python", "cifar100-lt"),
-        ("cifar100-lt", "cifar-100-python", "cifar100-lt-best"),
+        ("cifar100-lt", "cifar-100-python", "cifar100-lt-quick"),
         ("cifar10-lt", "cifar10/train", "cifar10-lt"),
-        ("cifar10-lt", "cifar10/train", "cifar10-lt-best"),
+        ("cifar10-lt", "cifar10/train", "cifar10-lt-quick"),
         ("stanford-cars-lt", "stanford_cars", "stanford-cars-lt"),
         ("caltech256-lt", "caltech256/256_ObjectCategories", "caltech101-lt"),
     ],

@@ -19,7 +19,7 @@ from ltkd.training import Trainer
 
 
 def test_experiments_that_differ_in_the_student_share_the_teacher():
-    experiment = Experiment.named("cifar10-lt")
+    experiment = Experiment.named("cifar10-lt-quick")
     other = replace(
         experiment, distillation="dkd", student_loss="focal", width=32, student_epochs=40
     )
@@ -28,7 +28,7 @@ def test_experiments_that_differ_in_the_student_share_the_teacher():
 
 
 def test_experiments_that_differ_in_the_teacher_do_not_share_it():
-    experiment = Experiment.named("cifar10-lt")
+    experiment = Experiment.named("cifar10-lt-quick")
     for change in ({"seed": 1}, {"teacher_width": 32}, {"imbalance_factor": 50}, {"depth": 20}):
         assert replace(experiment, **change).model_file("teacher") != experiment.model_file(
             "teacher"

@@ -9,19 +9,20 @@ import pytest
 
 from ltkd.checkpoints import load_checkpoint
 from ltkd.experiments import PROJECT, ROLES, Experiment
+from ltkd.finished import same_training
 from ltkd.provenance import command
 
 IMAGES = {  # of the test sets
     "caltech101-lt": 2_020,
     "cifar10-lt": 10_000,
-    "cifar10-lt-best": 10_000,
+    "cifar10-lt-quick": 10_000,
     "cifar100-lt": 10_000,
-    "cifar100-lt-best": 10_000,
-    "cifar100-lt-if10": 10_000,
-    "cifar100-lt-if50": 10_000,
+    "cifar100-lt-quick": 10_000,
+    "cifar100-lt-quick-if10": 10_000,
+    "cifar100-lt-quick-if50": 10_000,
     "stanford-cars-lt": 1_635,
 }
-WITHOUT_MODELS = "cifar100-lt-if10", "cifar100-lt-if50"
+WITHOUT_MODELS = "cifar100-lt-quick-if10", "cifar100-lt-quick-if50"
 RESULTS = [PROJECT / "saved_model" / name / "results.json" for name in IMAGES]
 SHIPPED = [file for file in RESULTS if file.parent.name not in WITHOUT_MODELS]
 MEBIBYTES = 16
@@ -45,6 +46,22 @@ def test_models_are_those_of_the_results(file):
         assert content["metrics"]["test"]["all"] == pytest.approx(results[role]["all"], abs=0.05)
         parameters = sum(p.numel() for p in network.parameters())
         assert parameters == results[role]["parameters"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["cifar10-lt", "cifar10-lt-quick", "cifar100-lt", "cifar100-lt-quick", "stanford-cars-lt"],
+)
+def test_a_command_takes_the_models_that_lie_in_its_folder(name):
+    for role in ROLES:
+        content = load_checkpoint(PROJECT / "saved_model" / name / f"{role}_model.pth")[1]
+        assert same_training(content["experiment"], Experiment.named(name), role)
+
+
+@each(RESULTS)
+def test_a_folder_bears_the_name_of_what_its_command_makes(file):
+    experiment = Experiment.from_dict(json.loads(file.read_text())["experiment"])
+    assert experiment.name == file.parent.name.replace("caltech101", "caltech256")
 
 
 @each(RESULTS)

@@ -224,7 +224,7 @@ def test_a_truncated_cifar_file(home, content):
     folder.mkdir(parents=True)
     for name in ("train", "test", "meta"):
         (folder / name).write_bytes(content)
-    message = refused(Experiment.named("cifar100-lt"))
+    message = refused(Experiment.named("cifar100-lt-quick"))
     assert f"The files in {folder} are damaged or incomplete" in message
     assert "cifar-100-python.tar.gz" in message
 
@@ -239,7 +239,7 @@ def test_the_publishers_files_of_cifar_hold_train_and_test_images_apart(home, mo
         pixels[1, 1024:2048] = 9  # green
         batch = {"data": pixels, "fine_labels": [value - 1, 1]}
         (folder / name).write_bytes(pickle.dumps(batch))
-    sources = load_sources(Experiment.named("cifar100-lt"))
+    sources = load_sources(Experiment.named("cifar100-lt-quick"))
     for source, value in ((sources.train, 1), (sources.test, 2)):
         images, readable = source.read(np.array([1, 0]), 32)
         assert readable.all()
@@ -264,7 +264,7 @@ def test_cifar_as_class_folders_keeps_the_official_order(tmp_path, monkeypatch):
     labels = np.random.default_rng(0).integers(0, 3, 50)
     number_files(tmp_path / "cifar10/train", labels)
     number_files(tmp_path / "cifar10/test", labels[::-1])
-    sources = load_sources(Experiment.named("cifar10-lt"))
+    sources = load_sources(Experiment.named("cifar10-lt-quick"))
     assert sources.train.labels.tolist() == labels.tolist()
     assert sources.test.labels.tolist() == labels[::-1].tolist()
     assert sources.train.ids.tolist() == list(range(50))
@@ -277,5 +277,5 @@ def test_an_incomplete_cifar_misses_the_published_total(tmp_path, monkeypatch):
     labels = np.repeat([0, 1, 2], 60)
     number_files(tmp_path / "cifar10/train", labels)
     number_files(tmp_path / "cifar10/test", labels)
-    experiment = replace(Experiment.named("cifar10-lt"), imbalance_factor=10)
+    experiment = replace(Experiment.named("cifar10-lt-quick"), imbalance_factor=10)
     assert "where the published one has 20431" in refused(experiment)
