@@ -1,5 +1,6 @@
 """The recipes behind one interface: what is summed, weighed, and corrected for the prior."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -7,8 +8,8 @@ import pytest
 import torch
 
 from ltkd import distillation, objectives
-from ltkd.experiments import Experiment
-from ltkd.losses import CLASS_LOSSES
+from ltkd.experiments import PROJECT, Experiment
+from ltkd.losses import CLASS_LOSSES, balanced_softmax
 from ltkd.objectives import RECIPES, DistillationLoss, Recipe, mean_posterior, teacher_bias
 
 COUNTS = torch.tensor([200, 100, 50, 20, 10, 5])
@@ -283,3 +284,19 @@ def test_patches_are_compared_with_as_many(patches):
     student, labels = torch.zeros(2, patches, len(COUNTS)), torch.tensor([0, 1])
     with pytest.raises(ValueError, match=f"logits of {patches} patches an image and the teacher"):
         loss(student, torch.zeros(2, 9, len(COUNTS)), labels)
+
+
+@pytest.mark.parametrize("size", [1, 300])  # an untrained ResNet-32 has logits of a thousand
+def test_the_loss_that_notebook_3_writes_out_is_the_projects(size):
+    """Its cell is taken from the notebook; there the networks of one experiment are compared."""
+    cells = json.loads((PROJECT / "notebooks/03_student.ipynb").read_text())["cells"]
+    [source] = [s for s in map("".join, (c["source"] for c in cells)) if "def student_loss" in s]
+    names = {"torch": torch, "F": torch.nn.functional, "is_head": HEAD}
+    exec(source, names)
+    student, teacher = (size * logits.detach() for logits in logits_of())
+    mean = torch.softmax(torch.arange(6) / 2, 0)
+    wanted = balanced_softmax(student.mean(1), LABELS, COUNTS).mean()
+    loss = DistillationLoss("image_and_patch", COUNTS, HEAD, PRIOR, mean)
+    wanted = wanted + sum(loss(student, teacher, LABELS).values())
+    found = names["student_loss"](teacher, student, LABELS, COUNTS / COUNTS.sum(), PRIOR, mean)
+    assert found.item() == pytest.approx(wanted.item(), rel=1e-4)
