@@ -151,13 +151,15 @@ def three_terms(
     """
     order = torch.argsort((~head).int(), stable=True)  # the head first
     fig, (answers, terms) = plt.subplots(1, 2, figsize=(9.5, 3.3), width_ratios=(3, 2))
-    places = np.arange(len(order))
+    places, few = np.arange(len(order)), len(order) <= 20
     for i, (name, logits) in enumerate((("teacher", teacher), ("student", student))):
         probabilities = F.softmax(logits / temperature, -1)[order].numpy()
-        answers.bar(places + 0.4 * i - 0.2, probabilities, 0.38, label=name, hatch=HATCH[i],
-                    edgecolor="white", color=PALETTE[3 * i])  # fmt: skip
+        # white edges would leave nothing of narrow bars
+        look = {"hatch": HATCH[i], "edgecolor": "white"} if few else {"edgecolor": PALETTE[3 * i]}
+        answers.bar(places + 0.4 * i - 0.2, probabilities, 0.38, label=name,
+                    color=PALETTE[3 * i], **look)  # fmt: skip
     answers.axvline(int(head.sum()) - 0.5, color="black", linestyle=":")
-    if len(order) <= 20:
+    if few:
         answers.set_xticks(places, [shown_name(class_names[c]) for c in order])
     answers.set(title=f"Answers at T = {temperature:g}", ylabel="probability",
                 xlabel="head classes | tail classes", ylim=(0, 1))  # fmt: skip

@@ -1,5 +1,7 @@
 """The figures of data, training and benchmarks, as matplotlib figures in style.py's look."""
 
+from textwrap import fill
+
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
@@ -68,6 +70,7 @@ def training_curves(histories: dict[str, list[dict[str, float]]]) -> Figure:
     for ax, (name, history) in zip(axes[0], histories.items(), strict=True):
         for i, term in enumerate(history[0]):
             look = {"linestyle": ("-", "--", "-.", ":")[i % 4], "linewidth": 1.8 if i < 4 else 0.8}
+            look |= {"marker": "o"} if len(history) == 1 else {}  # one epoch makes no line
             ax.plot(range(1, len(history) + 1), [e[term] for e in history], label=term, **look)
         ax.set(title=name, xlabel="epoch", ylabel="loss term, with its factor", yscale="log")
         ax.legend(frameon=False, fontsize=8)
@@ -84,7 +87,7 @@ def image_grid(images: np.ndarray, titles: list[str], columns: int = 8, title: s
     for ax in axes.flat:
         ax.axis("off")
     for ax, image, text in zip(axes.flat, images, titles, strict=False):
-        show_image(ax, image, text)
+        show_image(ax, image, fill(shortened(text, 40), 18, break_long_words=False))
     fig.suptitle(title, fontsize=10)
     return fig
 
