@@ -35,7 +35,8 @@ def _caption(picture: Picture, pair: ModelPair) -> tuple[str, str]:
         return name, picture.credit or picture.name
     count, group = pair.any_classifier().shots(picture.true_class)
     tooltip = f"{picture.name}: true class {picture.true_class}, {count:,} training images"
-    return f"{picture.true_class[:LONGEST]} {group}-shot", tooltip
+    # so that a line ends before "many-shot", not in it
+    return f"{picture.true_class[:LONGEST]} {group}\N{NON-BREAKING HYPHEN}shot", tooltip
 
 
 def style(pictures: list[Picture], gallery: str) -> str:

@@ -260,7 +260,7 @@ def test_the_panel_as_a_page_without_code_in_two_tabs(place, browser, files):
 
 def check_predefined(page, panel) -> None:
     """Pick a predefined image, ask each model and both, choose another class, use the keyboard."""
-    choose(panel, "3 medium-shot", "3-test-23")
+    choose(panel, "3 medium\N{NON-BREAKING HYPHEN}shot", "3-test-23")
     for model in "Teacher Model", "Student Model":
         classify(panel, model, model)
     panel.get_by_label("Evidence for class").select_option("7")

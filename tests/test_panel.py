@@ -47,7 +47,7 @@ def test_every_picture_has_a_text(panel):
     assert all(re.search("alt='[^']{10,}'", picture) for picture in pictures)
     labels, tooltips = panel.thumbnails._options_labels, panel.thumbnails.tooltips
     assert len(labels) == len(set(labels)) == len(tooltips) == len(panel.pictures)
-    assert labels[0] == "0 many-shot" and "110 training images" in tooltips[0]
+    assert labels[0] == "0 many\N{NON-BREAKING HYPHEN}shot" and "110 training images" in tooltips[0]
 
 
 @pytest.mark.parametrize("model", MODELS)
