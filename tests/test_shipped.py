@@ -1,15 +1,18 @@
 """The shipped results and models: present, readable, and right in their arithmetic."""
 
 import json
+import shlex
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
+from ltkd.__main__ import parser
 from ltkd.checkpoints import load_checkpoint
 from ltkd.experiments import PROJECT, ROLES, Experiment
 from ltkd.finished import same_training
+from ltkd.options import OPTIONS
 from ltkd.provenance import command
 
 IMAGES = {  # of the test sets
@@ -25,6 +28,9 @@ IMAGES = {  # of the test sets
 WITHOUT_MODELS = "cifar100-lt-quick-if10", "cifar100-lt-quick-if50"
 RESULTS = [PROJECT / "saved_model" / name / "results.json" for name in IMAGES]
 SHIPPED = [file for file in RESULTS if file.parent.name not in WITHOUT_MODELS]
+ABLATED = ("caltech101-lt", "cifar100-lt-long", "cifar100-lt-quick", "cifar100-lt-quick-depth8",
+           "digits-ablation", "stanford-cars-lt")  # fmt: skip
+ABLATIONS = [PROJECT / "saved_model" / name / "ablation.json" for name in ABLATED]
 MEBIBYTES = 16
 
 
@@ -90,6 +96,19 @@ def test_every_seed_says_how_it_was_made(file):
         assert row["machine"]["device"]
         assert row["versions"]["torch"]
         assert all(row[role]["seconds"] > 0 for role in ROLES)
+
+
+@pytest.mark.parametrize("file", [*RESULTS, *ABLATIONS], ids=lambda file: "-".join(file.parts[-2:]))
+def test_recorded_commands_are_those_of_the_program(file):
+    """Each is understood, and the experiment that it asks for has no other command."""
+    content = json.loads(file.read_text())
+    runs = content.get("seeds", []) + content.get("rows", [])
+    commands = [content["command"], *(run["command"] for run in runs)]
+    for line in set(" && ".join(commands).split(" && ")):
+        asked = vars(parser().parse_args(shlex.split(line)[3:]))
+        options = {o: v for o, v in asked.items() if o in OPTIONS and v is not None}
+        experiment = Experiment.choose(asked["experiment"], **options)
+        assert line.startswith(command(experiment, (line.split()[3],))), line
 
 
 def test_a_stand_in_says_so():
