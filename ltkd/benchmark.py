@@ -39,6 +39,7 @@ from .trials import trial
 
 RESNET32_GFLOP = 0.417  # an image of 32 × 32 pixels, forward and backward
 CLASSIC_EPOCHS = 200  # of LDAM-DRW (Cao et al. 2019)
+CIFAR = Experiment.named("cifar100-lt-quick")  # a ResNet-32 in the `fast` schedule
 
 
 # ------------------------------------------------------------------------------ time to accuracy
@@ -46,16 +47,14 @@ CLASSIC_EPOCHS = 200  # of LDAM-DRW (Cao et al. 2019)
 
 def contenders() -> dict[str, Experiment]:
     """A ResNet-32 of the literature's size, and a network of up to 2 million parameters."""
-    fast = SCHEDULES["fast"]
-    narrow = replace(Experiment.named("cifar100-lt-quick"), schedule=fast)
-    short = replace(fast, epochs=24)
-    wide = replace(narrow, depth=8, teacher_width=64, stem_stride=2, schedule=short)
-    return {"ResNet-32": narrow, "ResNet-8, 4 × as wide, at half the resolution": wide}
+    short = replace(CIFAR.schedule, epochs=24)
+    wide = replace(CIFAR, depth=8, teacher_width=64, stem_stride=2, schedule=short)
+    return {"ResNet-32": CIFAR, "ResNet-8, 4 × as wide, at half the resolution": wide}
 
 
 def time_to_accuracy(seeds: int = 3) -> Iterator[dict]:
     """Train CIFAR-100-LT from scratch; wall-clock time of training and of testing, accuracy."""
-    data = datasets.build(Experiment.named("cifar100-lt-quick"))
+    data = datasets.build(CIFAR)
     classic = classic_seconds(len(data.train.labels), len(data.test.labels))
     print(f"The classic loop, {CLASSIC_EPOCHS} epochs, estimated from its steps: {classic:,.0f} s.")
     for name, experiment in contenders().items():
@@ -90,7 +89,7 @@ def classic_seconds(train: int, test: int) -> float:
     Estimated from ten steps and two test batches; its slow data loading is left out.
     """
     data, device = synthetic(256), start().device
-    network = new_network(Experiment.named("cifar100-lt-quick"), data, "teacher").to(device)
+    network = new_network(CIFAR, data, "teacher").to(device)
     optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, weight_decay=2e-4)
     images, labels = (torch.from_numpy(v[:128]).to(device) for v in data.train[:2])
 
@@ -112,7 +111,7 @@ def step(repetitions: int = 7) -> list[dict]:
     """The cost of a training step, of its data side, and of distillation."""
     ceiling = convolution_ceiling()
     print(f"The convolution ceiling of this machine in bfloat16: {ceiling:,.0f} GFLOP/s.")
-    data, built = synthetic(8 * 128), Experiment.named("cifar100-lt-quick").built_file.parent
+    data, built = synthetic(8 * 128), CIFAR.built_file.parent
     banks = set(built.glob("teacher-outputs-*"))
     jobs = _step_jobs(data)
     times = alternate(jobs, repetitions)
@@ -133,9 +132,7 @@ def step(repetitions: int = 7) -> list[dict]:
 def _step_jobs(data: datasets.LongTailedData) -> dict[str, Callable[[], object]]:
     """Eight steps each, by the code that trains: Trainer._epoch, or the batches alone."""
     plan = replace(SCHEDULES["paper"], augment=("crop", "flip"), compile=False)
-    plain = replace(
-        Experiment.named("cifar100-lt-quick"), schedule=plan, distillation="image_and_patch"
-    )
+    plain = replace(CIFAR, schedule=plan, distillation="image_and_patch")
     wide, strong = replace(plain, teacher_width=64), SCHEDULES["paper"].augment
     same, large = (new_network(e, data, "teacher") for e in (plain, wide))
     fast = replace(plan, compile=True)
@@ -206,8 +203,7 @@ def _growth_point(images: int, classes: int, grid: int) -> dict:
     seconds = 0.0
     if images:
         plan = replace(SCHEDULES["fast"], epochs=1, small=0.0)
-        experiment = Experiment.named("cifar100-lt-quick")
-        experiment = replace(experiment, depth=8, schedule=plan, distillation="image_and_patch")
+        experiment = replace(CIFAR, depth=8, schedule=plan, distillation="image_and_patch")
         data = synthetic(images, classes)
         teacher = new_network(experiment, data, "teacher")
         network = new_network(experiment, data, "student")
@@ -230,12 +226,12 @@ def inference(repetitions: int = 100) -> list[dict]:
     """Loading a model, classifying one image with its patch evidence, importing ltkd."""
     from .classifier import Classifier
 
-    experiment, data = Experiment.named("cifar100-lt-quick"), synthetic(1_000)
+    data = synthetic(1_000)
     image = Image.fromarray(data.train.images[0].transpose(1, 2, 0))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.pth"
-        network = new_network(experiment, data, "student")
-        save_checkpoint(path, network, data, experiment, "student", {}, [])
+        network = new_network(CIFAR, data, "student")
+        save_checkpoint(path, network, data, CIFAR, "student", {}, [])
         classifier = Classifier.load(path)
         jobs = {"load": lambda: Classifier.load(path), "predict": lambda: classifier.predict(image)}
         jobs["first predict after load"] = lambda: Classifier.load(path).predict(image)
