@@ -73,7 +73,7 @@ def teacher(experiment: Experiment, options: dict) -> None:
 
 
 def student(experiment: Experiment, options: dict) -> None:
-    """Distil the student, after training the teacher where it is missing."""
+    """Distil the student, after training the teacher where it is missing and asked."""
     _train(experiment, "student")
 
 

@@ -72,6 +72,11 @@ class Recipe:
                     "or leave it out."
                 )
 
+    @property
+    def active(self) -> bool:
+        """Whether there is anything to learn from the teacher."""
+        return bool(self.image or self.patch)
+
 
 _BOTH = Recipe("decoupled", "decoupled", "informativeness", image_weight=0.3, patch_weight=0.1)
 
@@ -134,7 +139,6 @@ class DistillationLoss:
         if recipe.weights == "informativeness" and mean_posterior is None:
             raise ValueError("The weights 'informativeness' need `mean_posterior`, (C,).")
         self.recipe, self.head = recipe, head
-        self.active = bool(recipe.image or recipe.patch)
         self.bias = (
             torch.zeros(len(counts), device=head.device) if teacher_bias is None else teacher_bias
         )

@@ -12,7 +12,7 @@ from .experiments import ROLES, Experiment
 from .files import read_json, write_json
 from .finished import same_training, trained_model
 from .provenance import command, machine
-from .supervision import distillation_loss
+from .supervision import asks_teacher, distillation_loss
 
 SEEDS = 10  # seeds 0 to 9 of an experiment are shown together
 
@@ -42,7 +42,8 @@ def results(experiment: Experiment, data: LongTailedData) -> dict:
     summary["mean_posterior"] = None if mean is None else mean.tolist()
     summary["test_images"], summary["remark"] = len(data.test.labels), data.remark
     jobs = made_by("student", contents["student"]["metrics"], contents["teacher"]["metrics"])
-    summary["command"] = command(experiment, (*jobs, "evaluate"))
+    first = () if asks_teacher(experiment) else ("teacher",)  # nothing else trains it
+    summary["command"] = command(experiment, (*first, *jobs, "evaluate"))
     summary["machine"] = _trained_on(experiment, contents["student"]["metrics"])
     summary["versions"] = contents["student"].get("versions", versions())
     summary["seeds"] = _seeds(experiment, summary)

@@ -22,7 +22,7 @@ from .initial import check_networks, new_network
 from .networks import Ensemble, PatchNetwork, digest
 from .processes import say
 from .provenance import machine
-from .supervision import check_names, mixing_for, objective_for
+from .supervision import asks_teacher, check_names, mixing_for, objective_for
 from .training import Trainer, TrainingError, accelerator_for
 
 
@@ -40,7 +40,7 @@ def expected_seconds(
     some = replace(data, train=Split(*(field[:100] for field in data.train)))  # for the mean
     with torch.random.fork_rng(devices=[]):
         network = new_network(experiment, some, role)
-        if role == "student" and teacher is None:
+        if role == "student" and teacher is None and asks_teacher(experiment):
             teacher = new_network(experiment, some, "teacher")
             teacher = Ensemble([teacher] * members) if members > 1 else teacher
             teacher = teacher.eval().to(accelerator.device)
@@ -60,8 +60,8 @@ def train(experiment: Experiment, data: LongTailedData, role: str) -> tuple[Patc
     """Return the experiment's teacher or student and its checkpoint's content.
 
     A finished model file is loaded; an interrupted training goes on; else training starts. Which
-    of the three happened is printed. The student needs the teacher, which is trained first where
-    it is missing. The test images are read once, after the last epoch.
+    of the three happened is printed. The student's teacher is trained first where it is missing
+    and the student asks it. The test images are read once, after the last epoch.
 
     Raises files.Busy where another process trains the same, TrainingError where training cannot go
     on, OSError where the result cannot be written.
@@ -77,7 +77,8 @@ def train(experiment: Experiment, data: LongTailedData, role: str) -> tuple[Patc
             state_file(experiment, role).unlink(missing_ok=True)
         say(f"The {role} is loaded from {shown(path)}.")
         return done
-    teacher = train(experiment, data, "teacher")[0] if role == "student" else None
+    asks = role == "student" and asks_teacher(experiment)
+    teacher = train(experiment, data, "teacher")[0] if asks else None
     work = f"The training of the {role} of {experiment.name}"
     claim = claimed(experiment.model_folder / role, work) if processes.is_main() else nullcontext()
     with claim, _explained(experiment):
@@ -189,7 +190,7 @@ def trainer_for(
     teacher: PatchNetwork | None = None,
     network: nn.Module | None = None,
 ) -> Trainer:
-    """The experiment's training of `role`, ready to `fit`; a student needs its `teacher`.
+    """The experiment's training of `role`, ready to `fit`; a student that asks needs its `teacher`.
 
     `network` is trained in place of a `new_network`, where it is given.
     """
@@ -204,14 +205,14 @@ def trainer_for(
         data.train,
         schedule.batch_size,
         schedule.augment,
-        mixing_for(experiment, data, teacher),
+        mixing_for(experiment, data, role, teacher),
         accelerator.device,
         (processes.rank(), processes.count()),
     )
     return Trainer(
         new_network(experiment, data, role) if network is None else network,
         batches,
-        objective_for(experiment, data, teacher, accelerator, len(batches)),
+        objective_for(experiment, data, role, teacher, accelerator, len(batches)),
         schedule,
         accelerator,
         state_file(experiment, role),

@@ -27,6 +27,7 @@ from .objectives import (
 )
 from .training import Objective, Step
 
+OF_THE_TEACHER = "tail_patches", "local_crops"  # mixing by what the teacher sees
 POSTERIOR_BYTES = 64 * 2**20  # of patch posteriors, and of images, at a time
 WEIGHED_IMAGES = 500  # whose patches are weighed at a time
 
@@ -46,23 +47,35 @@ def check_names(experiment: Experiment, data: LongTailedData) -> None:
     recipe_named(experiment.distillation)
     for kind in (experiment.teacher_mix, experiment.student_mix):
         Mixing(kind, counts, patch_weights=torch.ones_like)
-    if experiment.teacher_mix in ("tail_patches", "local_crops"):
+    if experiment.teacher_mix in OF_THE_TEACHER:
         raise ValueError(
             f"The teacher's images cannot be mixed by {experiment.teacher_mix!r}, which needs a "
             f"teacher: choose none, cutmix, tail_cutmix or {OWN_PRIOR}."
         )
 
 
+def asks_teacher(experiment: Experiment) -> bool:
+    """Whether the student needs its teacher: to learn from, or to mix its images.
+
+    >>> asks_teacher(Experiment.named("digits-lt"))
+    True
+    >>> asks_teacher(Experiment.choose("digits-lt", distillation="none"))
+    False
+    """
+    recipe = recipe_named(experiment.distillation)
+    return recipe.active or experiment.student_mix in OF_THE_TEACHER
+
+
 def mixing_for(
-    experiment: Experiment, data: LongTailedData, teacher: PatchNetwork | None
+    experiment: Experiment, data: LongTailedData, role: str, teacher: PatchNetwork | None
 ) -> Mixing:
-    """How the images are mixed for a student of `teacher`; with no `teacher`, for a teacher.
+    """How the images are mixed for the role; a student that `asks_teacher` needs its `teacher`.
 
     The patches that are pasted by "tail_patches" are drawn by their informativeness.
     """
     counts = torch.from_numpy(data.counts)
     if teacher is None:
-        return Mixing(experiment.teacher_mix, counts)
+        return Mixing(_mix(experiment, role), counts)
     weights = None
     if experiment.student_mix == "tail_patches":
         loss = _distillation(experiment, data, teacher, RECIPES["patch_informativeness"])
@@ -79,6 +92,10 @@ def mixing_for(
             return round(teacher(image).shape[1] ** 0.5)
 
     return Mixing(experiment.student_mix, counts, weights, grid=grid)
+
+
+def _mix(experiment: Experiment, role: str) -> str:
+    return experiment.teacher_mix if role == "teacher" else experiment.student_mix
 
 
 def _distillation(
@@ -107,24 +124,25 @@ def _mean_posterior(data: LongTailedData, teacher: PatchNetwork, bias: Tensor) -
 def objective_for(
     experiment: Experiment,
     data: LongTailedData,
+    role: str,
     teacher: PatchNetwork | None,
     accelerator: Accelerator,
     batches: int,
 ) -> Objective:
-    """The objective of a student of `teacher`; with no `teacher`, that of a teacher.
+    """The objective of the role; a student that `asks_teacher` needs its `teacher`.
 
     `batches` is their number in an epoch.
     """
     counts = torch.from_numpy(data.counts).to(accelerator.device)
-    mix = experiment.teacher_mix if teacher is None else experiment.student_mix
-    pasted = torch.ones_like(counts) if mix == OWN_PRIOR else counts
+    pasted = torch.ones_like(counts) if _mix(experiment, role) == OWN_PRIOR else counts
     head = torch.from_numpy(data.head).to(accelerator.device)
-    distil = None
-    if teacher is None:
+    if role == "teacher":
         class_loss = ClassLoss(experiment.teacher_loss, counts, pasted_counts=pasted)
     else:
         losses = experiment.student_loss, counts, experiment.student_tail_loss, head
         class_loss = ClassLoss(*losses, pasted_counts=pasted)
+    distil = None
+    if teacher is not None and recipe_named(experiment.distillation).active:
         teacher = teacher.to(accelerator.device).to(memory_format=torch.channels_last).eval()
         distil = distillation_loss(experiment, data, teacher)
         ask = _teacher_outputs(experiment, data, teacher, accelerator, batches)
@@ -134,7 +152,7 @@ def objective_for(
         terms = class_loss(
             image_logits(patches), batch.labels, batch.pasted_labels, batch.pasted_share, step.done
         )
-        if distil and distil.active:
+        if distil:
             seen = ask(batch.whole, step).float()
             if experiment.student_mix == "local_crops":
                 seen = crop_patches(seen, batch.corner)

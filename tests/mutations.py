@@ -36,7 +36,7 @@ FURTHER = {  # where a module's own tests are, besides tests/test_<module>.py
     "selection": ["test_build", "test_splits", "test_folders", "test_class_folders"],
     "class_folders": ["test_class_folders", "test_sources", "test_folders"],
     "distillation": ["test_patch_weights"],
-    "supervision": ["test_objectives", "test_bank", "test_commands"],
+    "supervision": ["test_objectives", "test_bank", "test_commands", "test_runs"],
     "naming": ["test_experiments"],
     "options": ["test_experiments", "test_commands"],
     "finished": ["test_runs", "test_results", "test_commands"],

@@ -256,9 +256,9 @@ def test_teacher_and_student_go_on_where_they_stopped(digits, narrow, shorten, t
 def test_gradients_reach_only_the_student(digits, quick, monkeypatch):
     teachers, objective = [], runs.objective_for
 
-    def watched(experiment, data, teacher, *rest):
+    def watched(experiment, data, role, teacher, *rest):
         teachers.append(teacher)
-        return objective(experiment, data, teacher, *rest)
+        return objective(experiment, data, role, teacher, *rest)
 
     before = {k: v.clone() for k, v in runs.train(quick, digits, "teacher")[0].state_dict().items()}
     monkeypatch.setattr(runs, "objective_for", watched)

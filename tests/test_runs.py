@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from ltkd import runs
 from ltkd.checkpoints import CheckpointError, load_checkpoint, write_checkpoint
@@ -47,6 +48,35 @@ def test_a_student_may_be_trained_for_longer_than_its_teacher(digits, narrow, mo
     monkeypatch.setattr("ltkd.estimates._step", lambda *_: 1)
     once, twice = (runs.expected_seconds(e, digits, "student") for e in (narrow, patient))
     assert twice == 2 * once
+
+
+@pytest.mark.parametrize(
+    ("change", "asks"),
+    [
+        ({"distillation": "none"}, False),
+        ({"distillation": "none", "student_mix": "tail_cutmix"}, False),
+        ({"distillation": "none", "student_mix": "tail_patches"}, True),
+        ({"distillation": "none", "student_mix": "local_crops"}, True),
+        ({"distillation": "patch_kd"}, True),
+    ],
+)
+def test_a_teacher_is_trained_where_the_student_asks_one(change, asks, digits, quick):
+    experiment = replace(quick, **change)
+    runs.train(experiment, digits, "student")
+    assert experiment.model_file("student").exists()
+    assert experiment.model_file("teacher").exists() == asks
+
+
+def test_a_student_that_asks_no_teacher_is_the_same_beside_one(digits, quick):
+    control = replace(quick, distillation="none")
+    alone = runs.train(control, digits, "student")[0].state_dict()
+    with pytest.raises(CheckpointError, match=r"teacher_model\.pth: train it first"):
+        results(control, digits)
+    runs.train(control, digits, "teacher")
+    assert "ltkd teacher digits-lt" in results(control, digits)["command"]
+    control.model_file("student").unlink()
+    beside = runs.train(control, digits, "student")[0].state_dict()
+    assert all(torch.equal(alone[name], beside[name]) for name in alone)
 
 
 def test_predefined_images_are_test_images(digits, quick):

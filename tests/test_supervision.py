@@ -28,11 +28,13 @@ def batch(digits) -> Batch:
     return plain(images, labels)._replace(pasted_labels=labels.flip(0), pasted_share=share)
 
 
-def terms_of(experiment, data, batch, teacher=None):
+def terms_of(experiment, data, batch, teacher=None, role=None):
     torch.manual_seed(5)
     patches = torch.randn(len(batch.labels), 16, 10)
     accelerator = accelerator_for("no")
-    return patches, objective_for(experiment, data, teacher, accelerator, 5)(batch, patches, LATE)
+    role = role or ("teacher" if teacher is None else "student")
+    objective = objective_for(experiment, data, role, teacher, accelerator, 5)
+    return patches, objective(batch, patches, LATE)
 
 
 def head_of(data):
@@ -71,11 +73,22 @@ def test_a_student_learns_by_its_losses_and_from_the_teacher(tail, recipe, digit
     assert len(terms) > len(loss(image_logits(patches), *batch[1:4], LATE.done))
 
 
+@pytest.mark.parametrize("taught", [True, False])
+def test_a_student_without_distillation_learns_by_its_own_losses(taught, digits, quick, batch):
+    experiment = replace(quick, teacher_loss="cross_entropy", distillation="none")
+    teacher = new_network(experiment, digits, "teacher").eval() if taught else None
+    patches, terms = terms_of(experiment, digits, batch, teacher, "student")
+    loss = ClassLoss("balanced_softmax", counts_of(digits))
+    assert terms == loss(image_logits(patches), *batch[1:4], LATE.done)
+
+
 def test_teacher_and_student_mix_as_they_are_told(digits, quick):
+    plainly = replace(quick, teacher_mix="cutmix", student_mix="tail_cutmix")
+    assert mixing_for(plainly, digits, "student", None).kind == "tail_cutmix"
     experiment = replace(quick, teacher_mix="cutmix", student_mix="local_crops")
     teacher = new_network(experiment, digits, "teacher")
-    assert mixing_for(experiment, digits, None).kind == "cutmix"
-    assert mixing_for(experiment, digits, teacher).kind == "local_crops"
+    assert mixing_for(experiment, digits, "teacher", None).kind == "cutmix"
+    assert mixing_for(experiment, digits, "student", teacher).kind == "local_crops"
 
 
 def test_no_graph_is_kept_of_the_teacher(digits, quick, batch):
@@ -150,7 +163,7 @@ def test_mixing_follows_the_grid_of_small_images(mix, digits, shorten, home):
     experiment = replace(Experiment.named("digits-lt"), student_mix=mix)
     experiment = shorten(experiment, 1, small=1.0)
     teacher = new_network(experiment, digits, "teacher")
-    mixing = mixing_for(experiment, digits, teacher.eval())
+    mixing = mixing_for(experiment, digits, "student", teacher.eval())
     assert [mixing.grid(side) for side in (32, 24)] == [4, 3]
     if mix == "tail_patches":
         black = [torch.zeros(2, 3, side, side, dtype=torch.uint8) for side in (32, 24)]
