@@ -34,16 +34,19 @@ def test_synthetic_data_have_a_tail_and_no_empty_class(images, classes):
 
 
 def test_a_point_of_growth_has_the_patches_that_it_tells(monkeypatch):
-    seen, epoch = [], Trainer._epoch
+    seen, sizes, epoch = [], [], Trainer._epoch
 
     def watched(self, number):
-        seen.append(self.plain(torch.zeros(2, 3, 32, 32)).shape[1:])
+        network = self.plain
+        seen.append(network(torch.zeros(2, 3, 32, 32)).shape[1:])
+        sizes.append(sum(p.numel() for p in network.parameters()))
         return epoch(self, number)
 
     monkeypatch.setattr(Trainer, "_epoch", watched)
     row = benchmark._growth_point(300, 10, 2)
     assert (row["images"], row["classes"], row["patches"]) == (300, 10, 4)
     assert set(seen) == {(4, 10)}
+    assert max(sizes) < 100_000  # the network of eight layers
 
 
 def test_the_contenders_keep_to_their_sizes():
