@@ -20,13 +20,19 @@ IMAGES = {  # of the test sets
     "cifar10-lt": 10_000,
     "cifar10-lt-quick": 10_000,
     "cifar100-lt": 10_000,
+    "cifar100-lt-if10": 10_000,
     "cifar100-lt-if50": 10_000,
     "cifar100-lt-quick": 10_000,
     "cifar100-lt-quick-if10": 10_000,
     "cifar100-lt-quick-if50": 10_000,
     "stanford-cars-lt": 1_635,
 }
-WITHOUT_MODELS = "cifar100-lt-if50", "cifar100-lt-quick-if10", "cifar100-lt-quick-if50"
+WITHOUT_MODELS = (
+    "cifar100-lt-if10",
+    "cifar100-lt-if50",
+    "cifar100-lt-quick-if10",
+    "cifar100-lt-quick-if50",
+)
 RESULTS = [PROJECT / "saved_model" / name / "results.json" for name in IMAGES]
 SHIPPED = [file for file in RESULTS if file.parent.name not in WITHOUT_MODELS]
 ABLATED = ("caltech101-lt", "cifar100-lt-long", "cifar100-lt-quick", "cifar100-lt-quick-depth8",
