@@ -25,11 +25,12 @@ from torch.nn import functional as F
 from . import datasets
 from .checkpoints import save_checkpoint, versions
 from .evaluation import evaluate_network, predict
-from .experiments import Experiment, home
+from .experiments import Experiment
 from .files import write_json
 from .initial import new_network
 from .longtail import GROUPS
 from .networks import PatchNetwork
+from .places import home
 from .processes import start
 from .provenance import machine
 from .runs import trainer_for

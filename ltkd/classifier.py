@@ -12,13 +12,14 @@ from PIL import Image, ImageOps
 
 from .checkpoints import CheckpointError, load_checkpoint
 from .datasets import same_images
-from .experiments import ROLES, Experiment, home
+from .experiments import ROLES, Experiment
 from .files import read_json, shown
 from .finished import same_training
 from .images import ImageError, read_image
 from .longtail import GROUPS
 from .networks import PatchNetwork
 from .objectives import DistillationLoss, teacher_bias
+from .places import home
 
 __all__ = ["Classifier", "ImageError", "ModelPair", "Prediction", "read_image"]
 

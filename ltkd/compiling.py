@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from . import processes
-from .experiments import home
+from .places import home
 
 
 def compiled(network: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -20,10 +20,10 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import ImageOps
 
-from .experiments import home
 from .files import claimed, passing, printable, progress, shown, write_atomically, writing
 from .images import ImageError, read_image
 from .mapped import MappedImages
+from .places import home
 
 FORMAT = "ltkd-images 1"
 MAX_FILE_BYTES = 256 * 2**20

@@ -12,41 +12,12 @@ from typing import Any
 
 from .naming import CUT_TAGS, DATA_TAGS, STUDENT_TAGS, TEACHER_TAGS, changes, schedule_changes, stem
 from .options import OPTIONS, check, check_choice, check_use, chosen
+from .places import existing, home
+from .presets import NAMED, PHOTOGRAPHS
 from .schedules import SCHEDULES, Schedule
-
-PROJECT = Path(__file__).resolve().parent.parent
-
-
-def from_user(path: str | os.PathLike) -> Path:
-    """A path as somebody gave it. A relative one starts from the working folder, but in the
-    course's notebooks from the project's, where the shell was that started them."""
-    path = Path(os.path.expanduser(path))
-    return PROJECT / path if not path.is_absolute() and _in_course() else path
-
-
-def _in_course() -> bool:
-    return Path.cwd().is_relative_to(PROJECT / "notebooks")
-
-
-def home() -> Path:
-    """The folder that holds data/ and saved_model/: the project, or where LTKD_HOME points."""
-    return from_user(os.environ.get("LTKD_HOME") or PROJECT)
-
 
 ROLES = ("teacher", "student")
 APART = ("expected", "folder", "base")  # of an experiment's fields: they change no training
-# On Stanford Cars and Caltech-101 nothing beats plain distillation by two standard errors on
-# validation images: saved_model/*/ablation.json. Other photographs are trained in the same way.
-PHOTOGRAPHS: dict[str, Any] = {
-    "image_size": 64,
-    "depth": 8,
-    "stem_stride": 2,
-    "width": 32,
-    "teacher_width": 32,
-    "teacher_loss": "balanced_softmax",
-    "distillation": "kd",
-    "schedule": SCHEDULES["photographs"],
-}
 
 
 @dataclass(frozen=True)
@@ -122,10 +93,7 @@ class Experiment:
         if not os.fspath(path):
             raise ValueError("The path of your folder is missing: give folder:<path>.")
         try:
-            path = Path(path).expanduser()
-            places = [path, PROJECT / path]
-            places = places[::-1] if _in_course() else places
-            path = next((place for place in places if place.exists()), path)
+            path = existing(path)
         except (OSError, RuntimeError) as error:  # a closed folder above it; ~ of no user
             raise ValueError(f"The folder {path} cannot be found ({error}): check it.") from error
         plain = cls(f"folder:{path}", "folder", "natural", folder=str(path), **PHOTOGRAPHS)
@@ -275,66 +243,4 @@ class Experiment:
         return next(same, own)
 
 
-# On validation images nothing is better than plain distillation by two standard errors:
-# saved_model/cifar100-lt-quick-depth8/ablation.json
-QUICK: dict[str, Any] = {"teacher_loss": "balanced_softmax", "distillation": "kd"}
-# What was best, see saved_model/README.md. A wide network at half the resolution costs less to
-# train, and to ask, than one like the student.
-CIFAR: dict[str, Any] = QUICK | {
-    "teacher_width": 64,
-    "teacher_depth": 8,
-    "teacher_stem_stride": 2,
-    "schedule": SCHEDULES["long"],
-}
-
-
-def _photographs(base: str, source: str, epochs: int, expected: str) -> Experiment:
-    own = PHOTOGRAPHS | {"schedule": replace(SCHEDULES["photographs"], epochs=epochs)}
-    return Experiment(base, source, imbalance_factor=10, expected=expected, **own)
-
-
-NAMED = (
-    Experiment(
-        "digits-lt",
-        "digits",
-        imbalance_factor=50,
-        depth=8,
-        schedule=SCHEDULES["digits"],
-        expected="teacher 79.5 ± 0.7, student 89.5 ± 0.5 (seeds 0 to 2); 1 min on 2 cores",
-    ),
-    Experiment(
-        "cifar10-lt",
-        "cifar10",
-        **CIFAR,
-        student_mix="tail_cutmix",
-        expected="teacher 81.6 ± 0.2, student 84.5 ± 0.1 (seeds 0 to 2); 2 to 5 h on 2 cores",
-    ),
-    Experiment(
-        "cifar100-lt",
-        "cifar100",
-        **CIFAR,
-        teacher_members=3,
-        teacher_mix="tail_cutmix_prior",
-        student_mix="tail_cutmix_prior",
-        expected="teacher 51.6 ± 0.0, student 51.6 ± 0.4 (seeds 0 to 2); 95 min on a core",
-    ),
-    _photographs(
-        "stanford-cars-lt",
-        "stanford_cars",
-        40,
-        "teacher 18.3 ± 0.4, student 21.7 ± 0.2 (seeds 0 to 2; 1,635 official training images "
-        "stood in for the test images); 9 min on a core",
-    ),
-    _photographs("caltech256-lt", "caltech256", 16, "not measured: the files were not at hand"),
-    _photographs("caltech257-lt", "caltech257", 16, "not measured"),  # with the clutter class
-    Experiment(
-        "cifar10-lt-quick", "cifar10", **QUICK, expected="teacher 78.0, student 79.4 (seed 0)"
-    ),
-    Experiment(
-        "cifar100-lt-quick",
-        "cifar100",
-        **QUICK,
-        expected="teacher 42.6 ± 0.7, student 44.5 ± 0.6 (seeds 0 to 2); 12 min on a core",
-    ),
-)
-EXPERIMENTS = {experiment.base: experiment for experiment in NAMED}
+EXPERIMENTS = {name: Experiment(name, **fields) for name, fields in NAMED.items()}

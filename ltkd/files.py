@@ -14,7 +14,7 @@ from typing import IO, Any
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from .experiments import home
+from .places import home
 
 PASSING = errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESTALE
 

@@ -5,9 +5,10 @@ import shutil
 import time
 from pathlib import Path
 
-from .experiments import PROJECT, Experiment, from_user
+from .experiments import Experiment
 from .files import read_json, shown, write_atomically
 from .options import OPTIONS
+from .places import PROJECT, from_user
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 

@@ -16,9 +16,10 @@ from . import plots, score_plots
 from .classifier import ModelPair
 from .datasets import build
 from .evaluation import predict, scores, table
-from .experiments import PROJECT, ROLES, home
+from .experiments import ROLES
 from .files import read_json
 from .longtail import GROUPS, largest_first, spread
+from .places import PROJECT, home
 from .style import mean_deviation, shortened
 from .supervision import distillation_loss
 

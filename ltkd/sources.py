@@ -16,9 +16,10 @@ import numpy as np
 
 from .class_folders import DataError, check_apart, class_files, class_folders, split_folders
 from .decoding import ImageStore
-from .experiments import Experiment, from_user, home
+from .experiments import Experiment
 from .files import printable, unread
 from .mapped import MappedImages
+from .places import from_user, home
 
 CARS_FILES = "cars_train/, cars_test/, devkit/ and cars_test_annos_withlabels.mat"
 CARS_IMAGES = 8_144, 8_041  # training and test images, as the publishers count them

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from .class_folders import DataError
-from .experiments import PROJECT, Experiment, home
+from .experiments import Experiment
 from .files import shown, write_atomically
 from .naming import CUT_TAGS
+from .places import PROJECT, home
 from .provenance import command
 
 HEADER = """\

@@ -14,8 +14,9 @@ from nbval.kernel import RunningKernel
 from PIL import Image
 
 from ltkd.datasets import LongTailedData, Split, build
-from ltkd.experiments import PROJECT, ROLES, Experiment
+from ltkd.experiments import ROLES, Experiment
 from ltkd.options import OPTIONS
+from ltkd.places import PROJECT
 
 SLOWEST = ("test_browser.py", "test_processes.py")  # and the notebooks
 CHOICES = ("EXPERIMENT", *(option.upper() for option in OPTIONS))

@@ -14,11 +14,12 @@ from ltkd import backbones
 from ltkd.backbones import Backbone, backbone_for
 from ltkd.checkpoints import load_checkpoint, network_from, save_checkpoint
 from ltkd.datasets import LongTailedData, Split
-from ltkd.experiments import SCHEDULES, Experiment
+from ltkd.experiments import Experiment
 from ltkd.initial import new_network
 from ltkd.networks import ResNet, image_logits
 from ltkd.optimizers import optimizer_for
 from ltkd.runs import train
+from ltkd.schedules import SCHEDULES
 
 SMALL = ["resnet18", "mobilenet_v2", "shufflenet_v2_x0_5", "squeezenet1_1", "regnet_y_400mf"]
 

@@ -5,8 +5,10 @@ from dataclasses import FrozenInstanceError, fields, replace
 import numpy as np
 import pytest
 
-from ltkd import experiments
-from ltkd.experiments import EXPERIMENTS, PROJECT, SCHEDULES, Experiment, Schedule, home
+from ltkd import places
+from ltkd.experiments import EXPERIMENTS, Experiment
+from ltkd.places import PROJECT, home
+from ltkd.schedules import SCHEDULES, Schedule
 from ltkd.sources import data_folders
 
 NAMES = ["digits-lt", "cifar10-lt", "cifar100-lt", "stanford-cars-lt", "caltech256-lt",
@@ -324,7 +326,7 @@ def test_in_the_notebooks_paths_start_where_the_shell_was(monkeypatch, tmp_path)
 
 
 def test_in_the_notebooks_a_folder_of_the_project_comes_first(monkeypatch, tmp_path):
-    monkeypatch.setattr(experiments, "PROJECT", tmp_path)
+    monkeypatch.setattr(places, "PROJECT", tmp_path)
     for place in ("images", "notebooks/images"):
         (tmp_path / place).mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "notebooks")

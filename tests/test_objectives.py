@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from ltkd import distillation, objectives
-from ltkd.experiments import PROJECT, Experiment
+from ltkd.experiments import Experiment
 from ltkd.losses import CLASS_LOSSES, balanced_softmax
 from ltkd.objectives import RECIPES, DistillationLoss, Recipe, mean_posterior, teacher_bias
+from ltkd.places import PROJECT
 
 COUNTS = torch.tensor([200, 100, 50, 20, 10, 5])
 HEAD = torch.tensor([True, True, False, False, False, False])

@@ -12,8 +12,9 @@ from ltkd.ablation_gains import by_row
 from ltkd.ablation_grid import by_mixing, by_teacher, gains_by_mixing, gains_by_teacher
 from ltkd.ablation_rows import ALONE
 from ltkd.evaluation import main_scores
-from ltkd.experiments import PROJECT, ROLES
+from ltkd.experiments import ROLES
 from ltkd.longtail import GROUPS
+from ltkd.places import PROJECT
 
 BIASED, BALANCED = ", a cross-entropy teacher", ", a Balanced Softmax teacher"
 DIGITS = {

@@ -12,8 +12,9 @@ from PIL import Image
 from ltkd.checkpoints import load_checkpoint
 from ltkd.datasets import LongTailedData, build
 from ltkd.evaluation import evaluate_network
-from ltkd.experiments import PROJECT, ROLES, Experiment
+from ltkd.experiments import ROLES, Experiment
 from ltkd.longtail import cut, long_tailed_counts
+from ltkd.places import PROJECT
 from ltkd.provenance import machine
 from ltkd.selection import save_split
 from ltkd.sources import load_sources

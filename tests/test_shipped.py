@@ -10,9 +10,10 @@ import pytest
 
 from ltkd.__main__ import parser
 from ltkd.checkpoints import load_checkpoint
-from ltkd.experiments import PROJECT, ROLES, Experiment
+from ltkd.experiments import ROLES, Experiment
 from ltkd.finished import same_training
 from ltkd.options import OPTIONS
+from ltkd.places import PROJECT
 from ltkd.provenance import command
 
 IMAGES = {  # of the test sets

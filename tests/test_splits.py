@@ -13,7 +13,8 @@ from ltkd import selection, sources
 from ltkd.__main__ import main
 from ltkd.class_folders import DataError
 from ltkd.datasets import build
-from ltkd.experiments import PROJECT, Experiment
+from ltkd.experiments import Experiment
+from ltkd.places import PROJECT
 from ltkd.splits import find_split, read_split, split_command, split_file
 
 SHIPPED = [(10, 54), (20, 54), (50, 54)]  # imbalance factor, images of the largest class

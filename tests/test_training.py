@@ -15,9 +15,9 @@ import torch
 from ltkd import runs, training
 from ltkd.batches import Batches
 from ltkd.datasets import LongTailedData
-from ltkd.experiments import SCHEDULES
 from ltkd.mixing import Mixing
 from ltkd.networks import ResNet, image_logits
+from ltkd.schedules import SCHEDULES
 from ltkd.training import Trainer, TrainingError, accelerator_for, rate, seed_epoch
 
 PLAIN = replace(SCHEDULES["digits"], epochs=3)
