@@ -53,6 +53,9 @@ def complaints(notebook: dict) -> list[str]:
         found.append("widget state is saved")
     for number, cell in enumerate(code, 1):
         found += [f"cell {number}: {what}" for what in cell_complaints(cell)]
+    prose = ("".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "markdown")
+    if any(re.search("^: ", text, re.MULTILINE) for text in prose):
+        found.append("a line begins with a colon: nbconvert takes it for a definition")
     if not any(cell["outputs"] and not tags(cell) & EXCEPTIONS for cell in code):
         found.append("no output is compared")
     return found
@@ -127,6 +130,9 @@ FAULTS = {
     "no output is compared": lambda book, first: first.update(outputs=[]),
     "unknown tag": lambda book, first: first.update(metadata={"tags": ["nbval-ignore-outputs"]}),
     "by a comment": lambda book, first: first.update(source=["# NBVAL_IGNORE_OUTPUT\n", "1"]),
+    "begins with a colon": lambda book, first: book["cells"].append(
+        {"cell_type": "markdown", "source": ["as rare as 10\n", ": 1"]}
+    ),
     "only a tag does": lambda book, first: first.update(source=["# nbval: left over from before"]),
 }
 
