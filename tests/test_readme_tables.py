@@ -168,3 +168,17 @@ def test_the_readmes_headlines_are_those_of_the_files(name, labels):
     for role, label in zip(ROLES, labels, strict=True):
         *cells, error = headline([main_scores(run[role]) for run in runs])
         assert in_readme(label, [*cells, error]) or in_readme(label, [*cells, f"{error}†"])
+
+
+@pytest.mark.parametrize("factor", [50, 10])
+@pytest.mark.parametrize(("recipe", "teacher"), [("", "three teachers"), ("-quick", "teacher")])
+def test_the_readmes_other_factors_are_those_of_the_files(recipe, teacher, factor):
+    file = PROJECT / "saved_model" / f"cifar100-lt{recipe}-if{factor}" / "results.json"
+    results = json.loads(file.read_text())
+    for role, name in zip(ROLES, (teacher, "student"), strict=True):
+        scores = main_scores(results[role])
+        numbers = [scores[group] for group in ("all", *GROUPS)]
+        cells = ["–" if value is None else f"{value:.1f}" for value in numbers]
+        cells += [f"{scores['calibration_error']:.3f}", f"{results[role]['validation']['all']:.1f}"]
+        cells += [f"{results[role]['seconds']:,.0f}"] if recipe else []
+        assert in_readme(f"{factor} | {sum(results['counts']):,} | {name} |", cells), cells
