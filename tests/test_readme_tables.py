@@ -144,6 +144,7 @@ def test_the_readmes_controls_are_those_of_the_file():
         ("three teachers, tail_cutmix_prior", "three such teachers, the mean of", ""),
         ("kd from three, both tail_cutmix_prior", "**student of three such teachers**: plain", ""),
         ("kd from three, 200 epochs", "the same, the student for 200", ""),
+        ("none, 200 epochs", "the student without teacher for 200", ""),
         ("kd from three ResNet-32", "student of three networks like itself", ""),
     ):
         *cells, error = headline([row["test"] for row in rows if row["row"] == name])
