@@ -142,7 +142,8 @@ def objective_for(
         losses = experiment.student_loss, counts, experiment.student_tail_loss, head
         class_loss = ClassLoss(*losses, pasted_counts=pasted)
     distil = None
-    if teacher is not None and recipe_named(experiment.distillation).active:
+    if role == "student" and recipe_named(experiment.distillation).active:
+        assert teacher is not None, "without it the student would silently not be distilled"
         teacher = teacher.to(accelerator.device).to(memory_format=torch.channels_last).eval()
         distil = distillation_loss(experiment, data, teacher)
         ask = _teacher_outputs(experiment, data, teacher, accelerator, batches)
